@@ -1,0 +1,198 @@
+"""vLLM's `AsyncLLM` in the gateway's process; its engine core and workers are processes of their own.
+
+Divergences from the way vLLM starts itself:
+- `AsyncLLM` is built in a daemon thread, since importing vLLM and waiting for its core take a minute in
+  which the port must answer; a shutdown in that minute ends the core instead of waiting for it.
+- Only our own stat logger is attached: vLLM's Prometheus logger writes into the process-wide registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from server.engine.protocol import (
+    Delta,
+    EngineDead,
+    EngineLimits,
+    EngineLoad,
+    GenerateRequest,
+    Prefill,
+    PromptTooLong,
+    Sampling,
+)
+from server.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+
+_DEATH_POLL_S = 0.1
+
+
+class EmbeddedEngine:
+    """See `Engine`. `model` is a local path or a Hugging Face name."""
+
+    def __init__(self, settings: EngineSettings, model: str) -> None:
+        self._settings = settings
+        self._model = model
+        self._llm: Any = None
+        self._closing = threading.Event()
+        self._death = asyncio.Event()
+        self._cause = ""
+        self.limits = EngineLimits(max_model_len=settings.max_model_len, block_size=settings.block_size)
+        self.load = EngineLoad()
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        built: asyncio.Future[Any] = loop.create_future()
+
+        def settle(llm: Any, error: BaseException | None) -> None:
+            if built.cancelled():
+                if llm is not None:
+                    llm.shutdown()
+            elif error is not None:
+                built.set_exception(EngineDead(f"the engine did not start: {error}"))
+            else:
+                built.set_result(llm)
+
+        def build() -> None:
+            llm, error = None, None
+            try:
+                llm = self._build()
+            except Exception as raised:  # noqa: BLE001 - whatever vLLM raises becomes EngineDead
+                error = raised
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, llm, error)
+
+        threading.Thread(target=build, name="engine-start", daemon=True).start()
+        self._llm = await built
+        config = self._llm.vllm_config
+        self.limits = EngineLimits(
+            max_model_len=config.model_config.max_model_len, block_size=config.cache_config.block_size
+        )
+
+    def _build(self) -> Any:
+        settings = self._settings
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
+        os.environ["VLLM_LOGGING_LEVEL"] = settings.log_level
+        os.environ["VLLM_NO_USAGE_STATS"] = "1"
+        if Path(self._model).is_dir():
+            os.environ["HF_HUB_OFFLINE"] = "1"
+
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        arguments = AsyncEngineArgs(
+            model=self._model,
+            dtype=settings.dtype,
+            enforce_eager=settings.enforce_eager,
+            block_size=settings.block_size,
+            max_model_len=settings.max_model_len,
+            max_num_seqs=settings.max_num_seqs,
+            max_num_batched_tokens=settings.max_num_batched_tokens,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            tensor_parallel_size=settings.tensor_parallel_size,
+            enable_prefix_caching=True,
+            scheduling_policy="priority",
+            disable_log_stats=True,
+        )
+        if self._closing.is_set():
+            raise EngineDead("shut down while starting")
+        return AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stat_logger()])
+
+    def _stat_logger(self) -> Any:
+        from vllm.v1.metrics.loggers import StatLoggerBase
+
+        load = self.load
+
+        class LoadLogger(StatLoggerBase):  # type: ignore[misc]
+            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+                pass
+
+            def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
+                if scheduler_stats is not None:
+                    load.running_requests = scheduler_stats.num_running_reqs
+                    load.waiting_requests = scheduler_stats.num_waiting_reqs
+                    load.kv_cache_usage = scheduler_stats.kv_cache_usage
+
+            def log_engine_initialized(self) -> None:
+                pass
+
+        return LoadLogger
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        from vllm.inputs.engine import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        if len(request.prompt_token_ids) >= self.limits.max_model_len:
+            raise PromptTooLong
+        prompt = tokens_input(list(request.prompt_token_ids), cache_salt=request.salt or None)
+        stream = self._llm.generate(
+            prompt, _sampling_params(request.sampling), request.request_id, priority=request.priority
+        )
+        prefill_pending = True
+        try:
+            async for output in stream:
+                completion = output.outputs[0]
+                prefill = None
+                if prefill_pending:
+                    prefill_pending = False
+                    prefill = Prefill(
+                        scheduled_at=output.metrics.scheduled_ts,
+                        first_token_at=output.metrics.first_token_ts,
+                        cached_tokens=output.num_cached_tokens or 0,
+                    )
+                yield Delta(
+                    tuple(completion.token_ids),
+                    completion.text,
+                    "length" if completion.finish_reason == "length" else completion.finish_reason and "stop",
+                    prefill,
+                )
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise EngineDead(str(error) or "the engine core is gone") from error
+        finally:
+            await stream.aclose()
+
+    async def abort(self, request_id: str) -> None:
+        if self._llm is not None and not self._llm.errored:
+            await self._llm.abort(request_id)
+
+    async def died(self) -> str:
+        while not self._llm.errored:  # noqa: ASYNC110 - vLLM sets a flag from a thread and calls nobody
+            await asyncio.sleep(_DEATH_POLL_S)
+        return "the engine core exited"
+
+    async def close(self) -> None:
+        self._closing.set()
+        if self._llm is None:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            return
+        llm, self._llm = self._llm, None
+        await asyncio.to_thread(llm.shutdown)
+
+
+def _sampling_params(sampling: Sampling) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        seed=sampling.seed,
+        stop=list(sampling.stop),
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        min_tokens=sampling.min_tokens,
+        ignore_eos=sampling.ignore_eos,
+        output_kind=RequestOutputKind.DELTA,
+    )

@@ -1,0 +1,136 @@
+"""The engine speaks tokens: prompt token ids in, a stream of deltas out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+FinishReason = Literal["stop", "length"]
+Phase = Literal["starting", "ready", "dead", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the answer's tokens are drawn; the names and meanings are vLLM's `SamplingParams`."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    min_tokens: int = 0
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """`salt` separates prefix caches: only requests of equal salt share KV blocks. Lower `priority` runs first."""
+
+    request_id: str
+    prompt_token_ids: Sequence[int]
+    sampling: Sampling
+    salt: str = ""
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """What became of the prompt; comes with the first delta. Times are `time.monotonic()` seconds."""
+
+    scheduled_at: float
+    first_token_at: float
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New tokens and the text they complete; the text may lag behind while a character is incomplete."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason | None = None
+    prefill: Prefill | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    phase: Phase
+    detail: str = ""
+    """For people: "loading engine, 34 s"."""
+
+
+@dataclass(slots=True)
+class EngineLoad:
+    """What the engine's scheduler last said of itself."""
+
+    running_requests: int = 0
+    waiting_requests: int = 0
+    kv_cache_usage: float = 0.0
+    """Share of the KV blocks in use by running requests, in [0, 1]."""
+
+
+class PromptTooLong(Exception):
+    """The prompt leaves no room for a single token of answer."""
+
+
+class EngineDead(Exception):
+    """The engine cannot answer this request and will not answer others until it is started anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    max_model_len: int
+    block_size: int
+
+
+class Engine(Protocol):
+    """One engine. Implementations pass `tests/contract/test_engine.py`."""
+
+    limits: EngineLimits
+    load: EngineLoad
+
+    async def start(self) -> None:
+        """Returns when the engine can answer. Raises `EngineDead` when it cannot be started."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        """Stream the answer. The last delta, and no other, has a finish reason.
+
+        Closing the generator, or cancelling the task that reads it, aborts the request. Raises
+        `EngineDead` when the engine goes away, `PromptTooLong` before anything is computed.
+        """
+        ...
+
+    async def abort(self, request_id: str) -> None:
+        """End a request from outside; unknown ids are ignored."""
+        ...
+
+    async def died(self) -> str:
+        """Wait until the engine has died by itself; returns why."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine and everything it started. Open streams end with `EngineDead`."""
+        ...
+
+
+__all__ = [
+    "Delta",
+    "Engine",
+    "EngineDead",
+    "EngineLimits",
+    "EngineLoad",
+    "EngineStatus",
+    "FinishReason",
+    "GenerateRequest",
+    "Phase",
+    "Prefill",
+    "PromptTooLong",
+    "Sampling",
+]

@@ -1,0 +1,341 @@
+"""The one settings tree: a TOML file, then the environment (`FIRSTWORD_SECTION__FIELD`), frozen at start.
+
+Unknown keys are fatal, every field has bounds, and its docstring is what `firstword config show` prints.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from server.errors import ConfigError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_CONFIG = PROJECT_ROOT / "configs" / "default.toml"
+STARTER = "starter"
+"""As a model's name: the small model that `firstword models prepare` makes ready."""
+
+_ENV_PREFIX = "FIRSTWORD_"
+_API_KEYS_VARIABLE = "FIRSTWORD_AUTH__API_KEYS__"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class HttpSettings(Section):
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback needs `auth.api_keys` or `auth.allow_anonymous`."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    max_body_bytes: int = Field(1_000_000, ge=1_024, le=100_000_000)
+    """Largest request body that is read; above it the answer is 413."""
+    max_messages: int = Field(512, ge=1, le=10_000)
+    """Most messages one request may carry."""
+    heartbeat_s: float = Field(10.0, gt=0, le=15)
+    """A silent stream gets a comment this often, before its first token too."""
+    send_timeout_s: float = Field(30.0, gt=0, le=600)
+    """A reader that takes nothing for this long is cut off."""
+    shutdown_grace_s: float = Field(10.0, ge=0, le=600)
+    """Running streams may finish for this long after SIGTERM."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the API from a browser; none by default."""
+
+
+class AuthSettings(Section):
+    api_keys: dict[str, SecretStr] = {}
+    """Tenant name to API key. Empty: no key is asked for, which only a loopback address allows."""
+    allow_anonymous: bool = False
+    """Serve without keys on an address that others can reach."""
+    cache_secret: SecretStr = SecretStr("")
+    """Secret from which each tenant's cache salt is derived; empty: a new one at every start."""
+
+
+class SimulatedSettings(Section):
+    prefill_tokens_per_s: float = Field(20_000, gt=0)
+    """Prompt tokens computed per second, one prompt after the other."""
+    token_interval_ms: float = Field(10.0, ge=0)
+    """Time between two tokens of one answer."""
+    kv_blocks: int = Field(4_096, ge=1)
+    """Size of the prefix cache in blocks."""
+    reply: str = (
+        "This is the simulated engine: it measures the gateway and knows nothing. "
+        "It counted {prompt_tokens} prompt tokens, {cached_tokens} of them from its prefix cache. 👋"
+    )
+    """What it answers."""
+
+
+class EngineSettings(Section):
+    kind: Literal["embedded", "simulated"] = "embedded"
+    """`embedded`: vLLM in this process. `simulated`: for measuring the gateway alone."""
+    model: str = STARTER
+    """`starter`, a local path, or a Hugging Face name."""
+    served_model_name: str = ""
+    """Name in the API; empty: the last part of `model`."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Weights and activations. CPUs without AVX-512 have no bfloat16 kernels: float32 there."""
+    enforce_eager: bool = False
+    """Skip compilation: starts in a minute on a CPU instead of four, costs throughput on a GPU."""
+    block_size: int = Field(32, ge=16, le=256, multiple_of=16)
+    """Tokens per KV block; the prefix cache works in whole blocks. CPUs need a multiple of 32."""
+    max_model_len: int = Field(4_096, ge=256)
+    """Longest prompt plus answer, in tokens."""
+    max_num_seqs: int = Field(16, ge=1, le=4_096)
+    """Most sequences in one batch."""
+    max_num_batched_tokens: int = Field(256, ge=32)
+    """Tokens per engine step: small keeps running streams smooth, large finishes a long prefill sooner."""
+    kv_cache_gib: int = Field(2, ge=1, le=4_096)
+    """KV cache on a CPU, in GiB (on a GPU: `gpu_memory_utilization`)."""
+    gpu_memory_utilization: float = Field(0.9, gt=0.05, le=0.98)
+    """Share of the GPU's memory for weights and KV cache."""
+    tensor_parallel_size: int = Field(1, ge=1, le=64)
+    """GPUs one model is spread over."""
+    restart_backoff_s: float = Field(1.0, gt=0, le=60)
+    """Pause before the first restart after a crash; doubles each time, up to a minute."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
+    """vLLM's own log."""
+    simulated: SimulatedSettings = SimulatedSettings()
+    """Only for `kind = "simulated"`."""
+
+
+class RetrievalSettings(Section):
+    embedder: str = STARTER
+    """`starter` or the path of a sentence-transformers model."""
+    embedder_kind: Literal["sentence-transformers", "hashing"] = "sentence-transformers"
+    """`hashing` has no model and no sense of meaning: for tests of everything else."""
+    sample_knowledge: str = "docs"
+    """Folder that is ingested when the store is empty; empty: none. Relative to the project."""
+    chunk_tokens: int = Field(160, ge=16, le=4_096)
+    """Largest chunk, in the chat model's tokens."""
+    chunk_overlap_tokens: int = Field(24, ge=0, le=1_024)
+    """Tokens two neighbouring chunks of one section share."""
+    top_k: int = Field(2, ge=1, le=64)
+    """Passages per turn, unless the request says otherwise."""
+    min_score: float = Field(0.0, ge=-1, le=1)
+    """Passages below this cosine similarity are left out."""
+    max_document_bytes: int = Field(20_000_000, ge=1_024)
+    """Largest file that is ingested."""
+
+    @model_validator(mode="after")
+    def _overlap_is_smaller_than_chunk(self) -> RetrievalSettings:
+        if self.chunk_overlap_tokens * 2 > self.chunk_tokens:
+            raise ValueError("chunk_overlap_tokens must be at most half of chunk_tokens")
+        return self
+
+
+class PromptSettings(Section):
+    system: str = "You are a helpful assistant."
+    """Opens every prompt, unless the request brings a system message of its own."""
+    passages_header: str = "Passages:"
+    """Stands ahead of the passages in the user's turn."""
+    question_header: str = "Question: "
+    """Stands ahead of the question, after the passages."""
+    question_footer: str = ""
+    """Follows the question when there are passages."""
+    max_history_tokens: int = Field(1_024, ge=0)
+    """Older turns are dropped from the prompt beyond this many tokens."""
+
+
+class GenerationSettings(Section):
+    max_tokens: int = Field(256, ge=1)
+    """Length of an answer, unless the request says otherwise."""
+    temperature: float = Field(0.0, ge=0, le=2)
+    """Sampling temperature, unless the request says otherwise."""
+    repetition_penalty: float = Field(1.0, gt=0, le=2)
+    """Keeps small models from repeating themselves; 1 is off."""
+
+
+class AdmissionSettings(Section):
+    max_running_turns: int = Field(16, ge=1, le=10_000)
+    """Turns that retrieve or generate at the same time."""
+    max_queued_turns: int = Field(64, ge=0, le=100_000)
+    """Turns that may wait for a permit; the next one is refused at once with 429."""
+    retry_after_s: float = Field(1.0, gt=0, le=3_600)
+    """What a refused client is told to wait."""
+
+
+class TelemetrySettings(Section):
+    turns_kept: int = Field(10_000, ge=1)
+    """Turns that `/v1/turns` remembers."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The server's own log."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=_ENV_PREFIX,
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+    )
+
+    data_dir: Path = Path("var")
+    """Where models, documents and the turn log are kept; relative to the project."""
+    http: HttpSettings = HttpSettings()
+    """The listening socket and its bounds."""
+    auth: AuthSettings = AuthSettings()
+    """Who may call."""
+    engine: EngineSettings = EngineSettings()
+    """The model and how it is run."""
+    retrieval: RetrievalSettings = RetrievalSettings()
+    """Documents, chunks and search."""
+    prompt: PromptSettings = PromptSettings()
+    """The layout of a prompt."""
+    generation: GenerationSettings = GenerationSettings()
+    """Defaults for sampling."""
+    admission: AdmissionSettings = AdmissionSettings()
+    """How much is taken on at a time."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Logs and the turn log."""
+
+    @model_validator(mode="after")
+    def _strangers_need_a_key(self) -> Settings:
+        if not (_is_loopback(self.http.host) or self.auth.api_keys or self.auth.allow_anonymous):
+            raise ValueError(
+                f"http.host = {self.http.host!r} can be reached by others, so auth.api_keys must name at "
+                "least one key (or auth.allow_anonymous = true)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_fits(self) -> Settings:
+        if self.generation.max_tokens >= self.engine.max_model_len:
+            raise ValueError("generation.max_tokens must be below engine.max_model_len")
+        return self
+
+    @property
+    def data_path(self) -> Path:
+        return PROJECT_ROOT / self.data_dir
+
+    @property
+    def models_path(self) -> Path:
+        return self.data_path / "models"
+
+
+def load_settings(config: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
+    """Read `config` (default: `configs/default.toml`), then the environment, then `overrides`.
+
+    Raises `ConfigError` that names every key at fault.
+    """
+    path = config or DEFAULT_CONFIG
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"configuration file {path} does not exist", next_step="name another with --config or CONFIG="
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}", next_step="mend that line") from None
+    _refuse_unknown_environment()
+    try:
+        return _layered(nested(overrides or {}))(**values)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join([f"the configuration from {path} and the environment is not valid:", *_explain(error)]),
+            next_step="see every key, its bounds and its meaning with `firstword config show`",
+        ) from None
+
+
+def nested(dotted: dict[str, Any]) -> dict[str, Any]:
+    """`{"http.port": 1}` as the tree `{"http": {"port": 1}}`."""
+    tree: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *sections, field = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[field] = value
+    return tree
+
+
+def _layered(overrides: dict[str, Any]) -> type[Settings]:
+    """`Settings` read from the command line, then the environment, then what it is called with (the file)."""
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return InitSettingsSource(settings_cls, overrides), env_settings, init_settings
+
+    return Layered
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {key}: unknown key{_nearest(problem['loc'])}")
+        else:
+            lines.append(f"  {key + ': ' if key else ''}{problem['msg'].removeprefix('Value error, ')}")
+    return lines
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        model = annotation
+    close = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(model.model_fields)}"
+
+
+def _refuse_unknown_environment() -> None:
+    """A misspelt variable would otherwise be ignored in silence."""
+    known = {name for name, _ in environment_names()}
+    known |= {"FIRSTWORD_API_KEY", "FIRSTWORD_SCREENSHOT"}
+    for name in os.environ:
+        upper = name.upper()
+        if upper.startswith(_ENV_PREFIX) and upper not in known and not upper.startswith(_API_KEYS_VARIABLE):
+            close = difflib.get_close_matches(name, list(known), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigError(
+                f"environment variable {name} names no setting{hint}",
+                next_step="unset it, or see the names with `firstword config show`",
+            )
+
+
+def environment_names() -> list[tuple[str, str]]:
+    """(environment variable, dotted key) of every setting and section."""
+    found: list[tuple[str, str]] = []
+
+    def visit(model: type[BaseModel], path: tuple[str, ...]) -> None:
+        for name, field in model.model_fields.items():
+            here = (*path, name)
+            found.append((_ENV_PREFIX + "__".join(here).upper(), ".".join(here)))
+            annotation = field.annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                visit(annotation, here)
+
+    visit(Settings, ())
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,69 @@
+"""Prometheus metrics, in a registry of their own: nothing is process-wide, so tests can run many servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from server.telemetry.turnlog import TurnRecord
+
+_LATENCY_BUCKETS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0
+)  # fmt: skip
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._ttft = Histogram(
+            "firstword_ttft_seconds",
+            "Time to first token: from the request's arrival to the first text handed to the socket",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._phase = Histogram(
+            "firstword_phase_seconds",
+            "The consecutive phases of time to first token",
+            ["phase"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._inter_token = Histogram(
+            "firstword_inter_token_seconds",
+            "Gaps between the tokens of one answer",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._prompt_tokens = Counter(
+            "firstword_prompt_tokens",
+            "Prompt tokens, by whether the prefix cache held them or they were computed",
+            ["source"],
+            registry=self.registry,
+        )
+        self._generated_tokens = Counter(
+            "firstword_generated_tokens", "Tokens of answers", registry=self.registry
+        )
+        self._turns = Counter(
+            "firstword_turns", "Turns by how they ended", ["outcome"], registry=self.registry
+        )
+
+    def observe(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """A gauge that is read when it is asked for."""
+        Gauge(name, documentation, registry=self.registry).set_function(read)
+
+    def record(self, turn: TurnRecord, token_gaps_s: list[float]) -> None:
+        self._turns.labels(turn.outcome).inc()
+        for phase, milliseconds in turn.phases_ms.items():
+            self._phase.labels(phase).observe(milliseconds / 1_000)
+        if turn.ttft_ms is not None:
+            self._ttft.observe(turn.ttft_ms / 1_000)
+        self._prompt_tokens.labels("cached").inc(turn.cached_tokens)
+        self._prompt_tokens.labels("computed").inc(turn.prompt_tokens - turn.cached_tokens)
+        self._generated_tokens.inc(turn.completion_tokens)
+        for gap_s in token_gaps_s:
+            self._inter_token.observe(gap_s)
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)

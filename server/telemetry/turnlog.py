@@ -1,0 +1,137 @@
+"""The last turns with their phases, in a SQLite database of its own, written off the path of a turn.
+
+No question and no answer is kept: figures and the ids of the passages only.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from server.telemetry.timing import Phase
+
+log = logging.getLogger(__name__)
+
+Outcome = Literal["finished", "disconnected", "failed", "refused"]
+
+_QUEUE_LENGTH = 10_000
+
+
+class TurnRecord(msgspec.Struct, frozen=True, kw_only=True):
+    turn_id: str
+    tenant: str
+    created: int
+    """Unix seconds."""
+    model: str
+    turn: int
+    stream: bool
+    outcome: Outcome
+    finish_reason: str | None
+    error_code: str | None
+    phases_ms: dict[Phase, float]
+    ttft_ms: float | None
+    total_ms: float
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    passages: tuple[str, ...]
+
+
+class TurnLog:
+    """`append` never blocks: records beyond the bound of its queue are dropped and counted."""
+
+    def __init__(self, path: Path, turns_kept: int) -> None:
+        self._path = path
+        self._turns_kept = turns_kept
+        self._queue: queue.Queue[TurnRecord | threading.Event | None] = queue.Queue(_QUEUE_LENGTH)
+        self.dropped = 0
+        with _connect(path) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS turns (seq INTEGER PRIMARY KEY AUTOINCREMENT,"
+                " turn_id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, record BLOB NOT NULL)"
+            )
+        connection.close()
+        self._reader = _connect(path)
+        self._reader_lock = threading.Lock()
+        self._writer = threading.Thread(target=self._write, name="turn-log", daemon=True)
+        self._writer.start()
+
+    def append(self, record: TurnRecord) -> None:
+        try:
+            self._queue.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+    def latest(self, tenant: str, limit: int, before: str | None = None) -> list[TurnRecord]:
+        """Newest first; `before` is the turn id that ended the previous page. Blocks: call from a thread."""
+        query = "SELECT record FROM turns WHERE tenant = ?"
+        parameters: list[Any] = [tenant]
+        if before is not None:
+            query += " AND seq < (SELECT seq FROM turns WHERE turn_id = ?)"
+            parameters.append(before)
+        return self._read(query + " ORDER BY seq DESC LIMIT ?", [*parameters, limit])
+
+    def find(self, tenant: str, turn_id: str) -> TurnRecord | None:
+        """Blocks: call from a thread."""
+        found = self._read("SELECT record FROM turns WHERE tenant = ? AND turn_id = ?", [tenant, turn_id])
+        return found[0] if found else None
+
+    def _read(self, query: str, parameters: list[Any]) -> list[TurnRecord]:
+        with self._reader_lock:
+            rows = self._reader.execute(query, parameters).fetchall()
+        return [msgspec.json.decode(record, type=TurnRecord) for (record,) in rows]
+
+    def flush(self) -> None:
+        """Blocks until everything appended so far can be read."""
+        written = threading.Event()
+        self._queue.put(written)
+        written.wait()
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._writer.join()
+        with self._reader_lock:
+            self._reader.close()
+
+    def _write(self) -> None:
+        connection = _connect(self._path)
+        stopping = False
+        while not stopping:
+            batch = [self._queue.get()]
+            while not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            stopping = None in batch
+            self._insert(connection, [item for item in batch if isinstance(item, TurnRecord)])
+            for item in batch:
+                if isinstance(item, threading.Event):
+                    item.set()
+        connection.close()
+
+    def _insert(self, connection: sqlite3.Connection, records: list[TurnRecord]) -> None:
+        if not records:
+            return
+        rows = [(record.turn_id, record.tenant, msgspec.json.encode(record)) for record in records]
+        try:
+            with connection:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO turns (turn_id, tenant, record) VALUES (?, ?, ?)", rows
+                )
+                connection.execute(
+                    "DELETE FROM turns WHERE seq <= (SELECT max(seq) FROM turns) - ?", (self._turns_kept,)
+                )
+        except sqlite3.Error:
+            self.dropped += len(records)
+            log.exception("%d turns could not be written to %s", len(records), self._path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=10, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
