@@ -1,0 +1,1 @@
+"""The load tester: time to first token, turn by turn, of any OpenAI-compatible server. It never imports `server`."""

@@ -53,6 +53,7 @@ class Document:
     filename: str
     title: str
     content_sha256: str
+    """Of the bytes and of all that decides what becomes of them: parser version and chunk settings."""
     size_bytes: int
     n_chunks: int
     ingested_at: float
@@ -126,6 +127,10 @@ class VectorIndex(Protocol):
 
 class DocumentStore(Protocol):
     """The durable truth: documents, chunks, vectors. What `put` returned from survives a crash."""
+
+    def claim_embedder(self, identity: str, dim: int) -> None:
+        """Bind the store to one embedding model, before the first `put`. Raises `EmbedderMismatch`."""
+        ...
 
     def version(self) -> int:
         """Grows with every committed change, by whichever process; cheap enough to ask before each search."""

@@ -84,7 +84,12 @@ class Assembler:
         layout = self._settings
         numbered = (f"[{number}] {_text(passage)}" for number, passage in enumerate(passages, start=1))
         return "\n".join(
-            [layout.passages_header, *numbered, "", layout.question_header + question + layout.question_footer]
+            [
+                layout.passages_header,
+                *numbered,
+                "",
+                layout.question_header + question + layout.question_footer,
+            ]
         )
 
 

@@ -70,13 +70,15 @@ class ChatTemplate:
             text: str = self._tokenizer.apply_chat_template(
                 marked, tokenize=False, add_generation_prompt=True
             )
-        except Exception as error:  # noqa: BLE001 - a template may raise anything; jinja wraps its own
+        except Exception as error:
             raise InvalidParameter(
                 f"the model's chat template refuses these messages: {error}", param="messages"
             ) from error
         token_ids: list[int] = []
         for position, piece in enumerate(_MARKED.split(text)):
-            token_ids += self.encode(messages[int(piece)].content) if position % 2 else self._encode_control(piece)
+            token_ids += (
+                self.encode(messages[int(piece)].content) if position % 2 else self._encode_control(piece)
+            )
         return token_ids
 
     def _encode_control_uncached(self, text: str) -> tuple[int, ...]:

@@ -22,9 +22,11 @@ from server.engine.protocol import (
     EngineDead,
     EngineLimits,
     EngineLoad,
+    FinishReason,
     GenerateRequest,
     Prefill,
     PromptTooLong,
+    RequestAborted,
     Sampling,
 )
 from server.settings import EngineSettings
@@ -139,6 +141,10 @@ class EmbeddedEngine:
         try:
             async for output in stream:
                 completion = output.outputs[0]
+                if completion.finish_reason == "abort":
+                    raise RequestAborted(request.request_id)
+                if completion.finish_reason == "error":
+                    raise EngineDead("the engine could not go on with this request")
                 prefill = None
                 if prefill_pending:
                     prefill_pending = False
@@ -147,12 +153,8 @@ class EmbeddedEngine:
                         first_token_at=output.metrics.first_token_ts,
                         cached_tokens=output.num_cached_tokens or 0,
                     )
-                yield Delta(
-                    tuple(completion.token_ids),
-                    completion.text,
-                    "length" if completion.finish_reason == "length" else completion.finish_reason and "stop",
-                    prefill,
-                )
+                finish_reason: FinishReason | None = completion.finish_reason
+                yield Delta(tuple(completion.token_ids), completion.text, finish_reason, prefill)
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineDead(str(error) or "the engine core is gone") from error
         finally:

@@ -79,6 +79,10 @@ class PromptTooLong(Exception):
     """The prompt leaves no room for a single token of answer."""
 
 
+class RequestAborted(Exception):
+    """`abort` ended the request from outside."""
+
+
 class EngineDead(Exception):
     """The engine cannot answer this request and will not answer others until it is started anew."""
 
@@ -108,7 +112,7 @@ class Engine(Protocol):
         ...
 
     async def abort(self, request_id: str) -> None:
-        """End a request from outside; unknown ids are ignored."""
+        """End a request from outside: its stream raises `RequestAborted`. Unknown ids are ignored."""
         ...
 
     async def died(self) -> str:
@@ -132,5 +136,6 @@ __all__ = [
     "Phase",
     "Prefill",
     "PromptTooLong",
+    "RequestAborted",
     "Sampling",
 ]

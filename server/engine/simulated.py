@@ -26,6 +26,7 @@ from server.engine.protocol import (
     GenerateRequest,
     Prefill,
     PromptTooLong,
+    RequestAborted,
 )
 from server.settings import EngineSettings
 
@@ -145,8 +146,6 @@ class SimulatedEngine:
                 for token_ids, text, finish_reason in self._answer(reply, request):
                     if prefill is None:
                         await self._pause(self._simulated.token_interval_ms / 1_000, aborted)
-                    if aborted.is_set():
-                        return
                     yield Delta(token_ids, text, finish_reason, prefill)
                     prefill = None
             finally:
@@ -219,6 +218,8 @@ class SimulatedEngine:
                 abort.cancel()
         if self._dead.is_set():
             raise EngineDead(self._cause)
+        if aborted.is_set():
+            raise RequestAborted
 
     def _report_usage(self) -> None:
         self.load.kv_cache_usage = self.cache.blocks_in_use / self.cache.n_blocks

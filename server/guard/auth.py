@@ -16,9 +16,7 @@ class Authenticator:
     """Without configured keys every caller is the one anonymous tenant (settings allow that on loopback only)."""
 
     def __init__(self, settings: AuthSettings) -> None:
-        self._tenants = {
-            _digest(key.get_secret_value()): tenant for tenant, key in settings.api_keys.items()
-        }
+        self._tenants = {_digest(key.get_secret_value()): tenant for tenant, key in settings.api_keys.items()}
         secret = settings.cache_secret.get_secret_value()
         self._cache_secret = secret.encode() if secret else secrets.token_bytes(32)
 

@@ -14,7 +14,7 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 class TurnClock:
     """Starts when the request arrives. Ending a phase begins the next, so no moment is counted twice or lost."""
 
-    __slots__ = ("_phase_started_at", "ended_ms", "started_at", "token_gaps_s", "_last_token_at")
+    __slots__ = ("_last_token_at", "_phase_started_at", "ended_ms", "started_at", "token_gaps_s")
 
     def __init__(self) -> None:
         self.started_at = time.monotonic()

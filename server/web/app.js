@@ -34,7 +34,7 @@ function ask(question) {
   latestView?.settled();
   empty.hidden = true;
   const turn = conversation.begin(question);
-  const view = new TurnView(turn, { openSource: passages.open, onDraw: follow, onRetry: () => retry(turn, view) });
+  const view = new TurnView(turn, { openSource: passages.open, onDraw: follow, onRetry: () => retry(turn, view), say });
   latestView = view;
   log.append(view.element);
   following = true;
@@ -72,9 +72,8 @@ async function answer(turn, view) {
     running = null;
     composer.running(false);
   }
-  if (view !== latestView) return; // a new chat has begun
   view.ended({ retryable: turn.state !== "complete" });
-  say(spokenEnd(turn, view));
+  if (view === latestView) say(spokenEnd(turn, view)); // else a new chat has begun
 }
 
 function take(event, turn, view) {

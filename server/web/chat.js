@@ -35,7 +35,7 @@ export async function* streamChat(api, { model, messages }, signal) {
       const choice = chunk.choices?.[0];
       if (chunk.firstword?.citations) yield { kind: "citations", citations: chunk.firstword.citations };
       if (choice?.delta?.content) yield { kind: "text", text: choice.delta.content, atMs: performance.now() - sentAt };
-      if (chunk.firstword?.timing) yield { kind: "timing", timing: chunk.firstword.timing };
+      if (typeof chunk.firstword?.timing?.ttft === "number") yield { kind: "timing", timing: chunk.firstword.timing };
       if (chunk.usage) yield { kind: "usage", usage: chunk.usage };
       reason = choice?.finish_reason ?? reason;
     }

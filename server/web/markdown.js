@@ -38,7 +38,7 @@ const marked = new Marked({
 
 const purify = createDOMPurify(window);
 purify.addHook("afterSanitizeAttributes", (node) => {
-  if (node.nodeName !== "A") return;
+  if (node.nodeName !== "A" || !node.hasAttribute("href")) return;
   node.setAttribute("rel", "noopener noreferrer nofollow");
   node.setAttribute("target", "_blank");
 });

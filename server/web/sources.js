@@ -30,22 +30,26 @@ export function linkMarkers(answer, citations, open) {
   const texts = [];
   while (walker.nextNode()) if (!walker.currentNode.parentElement.closest("a, code, pre")) texts.push(walker.currentNode);
   for (const text of texts) {
-    const parts = text.data.split(/\[(\d{1,3})\]/); // odd places hold the numbers
+    const parts = text.data.split(/\[(\d{1,3})\]([.,;:!?)]*)/); // text, number, punctuation, text, …
     if (parts.length === 1) continue;
-    text.replaceWith(
-      ...parts.map((part, place) => {
-        if (place % 2 === 0) return part;
-        const citation = byIndex.get(part);
-        if (!citation) return `[${part}]`;
-        return element(
-          "button",
-          { type: "button", className: "marker", title: citation.filename, onclick: () => open(citation) },
-          element("span", { className: "hidden" }, "Source "),
-          part,
-        );
-      }),
-    );
+    const nodes = [parts[0]];
+    for (let at = 1; at < parts.length; at += 3) {
+      const [number, punctuation, rest] = parts.slice(at, at + 3);
+      const citation = byIndex.get(number);
+      // A line does not break between a marker and the full stop after it.
+      nodes.push(citation ? element("span", { className: "glued" }, marker(citation, open), punctuation) : `[${number}]${punctuation}`, rest);
+    }
+    text.replaceWith(...nodes);
   }
+}
+
+function marker(citation, open) {
+  return element(
+    "button",
+    { type: "button", className: "marker", title: citation.filename, onclick: () => open(citation) },
+    element("span", { className: "hidden" }, "Source "),
+    String(citation.index),
+  );
 }
 
 export class PassageDialog {
@@ -89,7 +93,7 @@ export class PassageDialog {
   #fill(citation, { title, heading_path: path }) {
     const headings = path ?? [];
     this.#title.textContent = headings.at(-1) ?? title ?? citation.filename;
-    this.#trail.textContent = [title, ...headings.slice(0, -1)].filter((step) => step && step !== this.#title.textContent).join(" › ");
+    this.#trail.textContent = [...new Set([title, ...headings.slice(0, -1)])].filter((step) => step && step !== this.#title.textContent).join(" › ");
     const score = typeof citation.score === "number" ? `, score ${citation.score.toFixed(2)}` : "";
     this.#origin.textContent = `Source ${citation.index}: ${citation.filename}${score}`;
   }

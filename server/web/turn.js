@@ -13,6 +13,7 @@ export class TurnView {
   #openSource;
   #onDraw;
   #onRetry;
+  #say;
   #sources = element("div", { className: "sources-slot" });
   #answer = element("div", { className: "answer prose" });
   #ending = element("div", { className: "ending" });
@@ -20,11 +21,12 @@ export class TurnView {
   #markdown;
   #clock = 0;
 
-  constructor(turn, { openSource, onDraw, onRetry }) {
+  constructor(turn, { openSource, onDraw, onRetry, say }) {
     this.#turn = turn;
     this.#openSource = openSource;
     this.#onDraw = onDraw;
     this.#onRetry = onRetry;
+    this.#say = say;
     this.#timing.setAttribute("aria-label", `Latency of answer ${turn.number}`);
     const questionId = `turn-${turn.number}`;
     this.element = element(
@@ -129,6 +131,7 @@ export class TurnView {
       const copy = element("button", { type: "button", className: "quiet copy" }, "Copy answer");
       copy.onclick = async () => {
         copy.textContent = (await copyText(this.#turn.answer)) ? "Copied" : "Copying failed";
+        this.#say(copy.textContent);
         setTimeout(() => (copy.textContent = "Copy answer"), COPIED_MS);
       };
       row.append(copy);

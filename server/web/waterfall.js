@@ -15,6 +15,7 @@ const PHASES = [
   ["prefill", "prefill", "engine"],
   ["first_byte", "first byte", "gateway"],
 ];
+const THINNEST_PX = 2; // as .span has it: a bar that short still shows, and stays inside its lane
 const WORTH_SAYING_MS = 1; // a gap between the sum of the phases and TTFT that is shown as a phase of its own
 
 /** The phases of a timing with where they begin; a TTFT they do not explain is listed too. */
@@ -39,7 +40,7 @@ export function ttftFigure(ms, { waiting = false } = {}) {
     { className: "ttft" },
     element("span", { className: "ttft-label" }, waiting ? "waiting for the first word" : "first word after"),
     " ",
-    element("strong", { className: "ttft-value" }, duration(ms)),
+    element("strong", { className: "ttft-value" }, waiting ? `${(ms / 1000).toFixed(1)} s` : duration(ms)),
   );
 }
 
@@ -49,7 +50,7 @@ export function waterfall(timing, turnNumber) {
   const share = (ms) => `${((100 * ms) / totalMs).toFixed(3)}%`;
   const rows = phases.map((phase) => {
     const bar = element("span", { className: "span", attributes: { "data-room": phase.room } });
-    bar.style.left = share(phase.startMs);
+    bar.style.left = `min(${share(phase.startMs)}, 100% - ${THINNEST_PX}px)`;
     bar.style.width = share(phase.ms);
     return element(
       "tr",

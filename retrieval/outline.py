@@ -1,0 +1,83 @@
+"""Collects the text blocks of one document under their headings.
+
+Retrieved text is data that a model will read, so characters a person cannot see are taken out here: they
+are the usual carrier of smuggled instructions (Unicode tags, zero-width and bidirectional controls,
+variation selectors; see https://www.unicode.org/reports/tr36/ and https://trojansource.codes/).
+"""
+
+from __future__ import annotations
+
+import re
+
+from retrieval.types import ParsedDocument, Section
+
+_LINE_BREAKS = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+# ZWNJ and ZWJ spell words in Arabic and Indic scripts: they stay between two letters of such a script.
+_JOINED = "\u0590-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u17ff\u1800-\u18af"
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x9f"  # controls
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0"  # fillers, joiners without a shape
+    "\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # zero width, bidirectional
+    "\ufe00-\ufe0f\U000e0000-\U000e0fff"  # variation selectors, tags
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # format controls
+    "\ud800-\udfff]"  # lone surrogates, which UTF-8 cannot hold
+    f"|(?<![{_JOINED}])[\u200c\u200d]|[\u200c\u200d](?![{_JOINED}])"
+)
+_TRAILING_SPACE = re.compile(r"[ \t]+(?=\n|\Z)")
+_BLANK_LINES = re.compile(r"\n{3,}")
+
+
+def visible(text: str) -> str:
+    """The text without characters that a reader cannot see; every kind of line break becomes `\\n`."""
+    return _INVISIBLE.sub("", _LINE_BREAKS.sub("\n", text))
+
+
+class Outline:
+    """Builds sections from headings and blocks in reading order."""
+
+    def __init__(self) -> None:
+        self._path: list[tuple[int, str]] = []
+        self._blocks: list[str] = []
+        self._sections: list[Section] = []
+        self.first_heading = ""
+        """The first heading of level 1, else the first heading of all; empty when there is none."""
+        self._first_level = 7
+
+    def heading(self, level: int, text: str) -> None:
+        """Start a section under a heading of the given level, 1 to 6."""
+        title = " ".join(visible(text).split())
+        if not title:
+            return
+        self._end_section(deeper=level > self._level)
+        while self._path and self._path[-1][0] >= level:
+            self._path.pop()
+        self._path.append((level, title))
+        if not self.first_heading or (level == 1 and self._first_level > 1):
+            self.first_heading, self._first_level = title, level
+
+    def block(self, text: str, *, tight: bool = False) -> None:
+        """Add a paragraph; a tight one (list item, table row) stands on the line after the one before."""
+        text = _TRAILING_SPACE.sub("", visible(text)).strip("\n")
+        text = _BLANK_LINES.sub("\n\n", text)
+        if not text.strip():
+            return
+        if self._blocks:
+            self._blocks.append("\n" if tight else "\n\n")
+        self._blocks.append(text)
+
+    def document(self, title: str) -> ParsedDocument:
+        self._end_section(deeper=False)
+        return ParsedDocument(" ".join(visible(title).split()), tuple(self._sections))
+
+    @property
+    def _level(self) -> int:
+        return self._path[-1][0] if self._path else 0
+
+    def _end_section(self, *, deeper: bool) -> None:
+        path = tuple(title for _, title in self._path)
+        # A heading with nothing below it is still something the document says.
+        text = "".join(self._blocks) or (path[-1] if path and not deeper else "")
+        if text:
+            self._sections.append(Section(path, text))
+        self._blocks.clear()

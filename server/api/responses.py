@@ -1,0 +1,50 @@
+"""JSON responses, and errors in their one shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.errors import FirstwordError, Internal, MethodNotAllowed, NotFound, Unauthorized, envelope
+
+log = logging.getLogger(__name__)
+
+
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
+
+
+def error_response(error: FirstwordError) -> Response:
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+        headers["retry-after-ms"] = str(round(error.retry_after_s * 1_000))
+    if isinstance(error, Unauthorized):
+        headers["www-authenticate"] = "Bearer"
+    return json_response(envelope(error), error.status, headers)
+
+
+async def on_firstword_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FirstwordError)
+    return error_response(error)
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """What the router itself refuses, in our shape."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == 405:
+        return error_response(MethodNotAllowed(f"{request.method} is not allowed on {path}"))
+    return error_response(NotFound(f"there is nothing at {path}; the API begins at /v1/"))
+
+
+async def on_bug(request: Request, error: Exception) -> Response:
+    request_id = request.scope["state"]["request_id"]
+    log.error("request %s failed", request_id, exc_info=error)
+    return error_response(Internal(f"an error of ours; its log entry names request {request_id}"))

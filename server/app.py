@@ -1,0 +1,145 @@
+"""The ASGI application: routes, and the start and end of everything behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from retrieval.errors import RetrievalError
+from server.api.chat import chat_completions
+from server.api.gate import Gate
+from server.api.history import get_passage, get_turn, list_turns
+from server.api.models import get_model, list_models
+from server.api.ops import live, metrics, ready
+from server.api.responses import on_bug, on_firstword_error, on_http_error
+from server.errors import FirstwordError, SetupError
+from server.parts import Parts, Report, open_parts
+from server.settings import Settings
+from server.telemetry.timing import TurnClock
+
+OpenParts = Callable[[Settings, Report], AbstractAsyncContextManager[Parts]]
+
+_WEB = Path(__file__).parent / "web"
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def build_app(
+    settings: Settings,
+    *,
+    open_parts: OpenParts = open_parts,
+    announce: Callable[[str], None] = lambda phase: None,
+    on_failure: Callable[[SetupError | RetrievalError], None] = lambda error: None,
+) -> Starlette:
+    """The port can answer at once: parts are opened while the app serves, and `Gate` says how far they are.
+
+    `announce` is told each phase; `on_failure` that the configuration cannot be served.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
+        stopping = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            holding = tasks.create_task(_hold_parts(app.state.gate, stopping))
+            yield
+            stopping.set()
+            if app.state.gate.parts is None:
+                holding.cancel()
+
+    async def _hold_parts(gate: Gate, stopping: asyncio.Event) -> None:
+        try:
+            async with open_parts(settings, gate.enter) as parts:
+                gate.parts = parts
+                gate.enter("loading engine")
+                await stopping.wait()
+        except (SetupError, RetrievalError) as error:
+            on_failure(error)
+
+    middleware = []
+    if settings.http.cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.http.cors_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["authorization", "content-type"],
+            )
+        )
+    app = Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+            Route("/v1/models", list_models),
+            Route("/v1/models/{model:path}", get_model),
+            Route("/v1/turns", list_turns),
+            Route("/v1/turns/{turn_id}", get_turn),
+            Route("/v1/passages/{chunk_id}", get_passage),
+            Route("/health/live", live),
+            Route("/health/ready", ready),
+            Route("/metrics", metrics),
+            Route("/", chat_page),
+            Mount("/assets", StaticFiles(directory=_WEB)),
+        ],
+        middleware=[Middleware(RequestContext), *middleware],
+        exception_handlers={
+            FirstwordError: on_firstword_error,
+            HTTPException: on_http_error,
+            Exception: on_bug,
+        },
+        lifespan=lifespan,
+    )
+    app.state.gate = Gate(announce)
+    app.state.started = int(time.time())
+    return app
+
+
+async def chat_page(request: Request) -> Response:
+    return FileResponse(
+        _WEB / "index.html",
+        headers={
+            "content-security-policy": _PAGE_POLICY,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cache-control": "no-cache",
+        },
+    )
+
+
+class RequestContext:
+    """Starts a request's clock, names it, and says both on the response. Pure ASGI: a stream passes untouched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        clock = TurnClock()
+        request_id = f"req_{uuid.uuid4().hex}"
+        scope.setdefault("state", {}).update(clock=clock, request_id=request_id)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-processing-ms"] = str(round(clock.elapsed_ms))
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,74 @@
+"""`firstword ingest`: documents into the store, with progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from retrieval.ingest import IngestProgress, IngestReport
+from server.errors import ModelMissing
+from server.parts import chat_model, ingest_paths, make_embedder, open_store, uses_starter
+from server.settings import Settings
+from server.starter import starter_is_prepared
+
+_COLUMNS = (
+    TextColumn("[progress.description]{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeRemainingColumn(),
+)
+
+
+def ingest_with_progress(settings: Settings, paths: Sequence[Path], *, prune: bool) -> int:
+    """Returns the exit code: 0 when every document is in, 1 when some are not (each is named).
+
+    Raises `SetupError` or `RetrievalError` when nothing can be ingested.
+    """
+    console = Console(stderr=True)
+    if uses_starter(settings) and not starter_is_prepared(settings.models_path):
+        raise ModelMissing("the starter models are not prepared", next_step="run `firstword models prepare`")
+    settings.data_path.mkdir(parents=True, exist_ok=True)
+    with console.status("loading the embedder"):
+        from server.context.template import ChatTemplate
+
+        template = ChatTemplate(chat_model(settings))
+        embedder = make_embedder(settings)
+        store = open_store(settings, embedder)
+    try:
+        with Progress(*_COLUMNS, console=console) as progress:
+            task = progress.add_task("ingesting", total=None)
+
+            def on_progress(done: IngestProgress) -> None:
+                progress.update(
+                    task, completed=done.n_done, total=done.n_files, description=escape(done.last.filename)
+                )
+
+            report = ingest_paths(
+                settings, paths, store, embedder, template, on_progress=on_progress, prune=prune
+            )
+    finally:
+        store.close()
+    return _print_report(console, report)
+
+
+def _print_report(console: Console, report: IngestReport) -> int:
+    for outcome in report.outcomes:
+        if outcome.status == "failed":
+            console.print(
+                f"[red]not ingested[/red] {escape(outcome.reason or outcome.filename)}", highlight=False
+            )
+    console.print(
+        f"{report.n_added} added, {report.n_updated} updated, {report.n_unchanged} unchanged, "
+        f"{report.n_pruned} forgotten, {report.n_failed} failed; "
+        f"{report.n_skipped} files of other kinds skipped; {report.n_chunks} chunks in {report.seconds:.1f} s",
+        highlight=False,
+    )
+    if report.stopped:
+        console.print(f"[red]stopped early[/red]: {escape(report.stopped)}", highlight=False)
+    if not report.outcomes:
+        console.print("there was nothing to ingest\n  → name files or folders with .md, .txt or .html files")
+    return int(bool(report.n_failed or report.stopped or not report.outcomes))

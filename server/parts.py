@@ -1,0 +1,241 @@
+"""What a turn is served with, and how it is put together at start-up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval.embed import HashingEmbedder, SentenceTransformerEmbedder
+from retrieval.index import FaissIndex
+from retrieval.ingest import IngestProgress, IngestReport, ingest
+from retrieval.search import Retriever
+from retrieval.store import SqliteStore
+from retrieval.types import DocumentStore, Embedder
+from server.context.assemble import Assembler
+from server.context.template import ChatTemplate
+from server.engine.embedded import EmbeddedEngine
+from server.engine.protocol import Engine
+from server.engine.simulated import SimulatedEngine
+from server.engine.supervisor import SupervisedEngine
+from server.errors import ModelMissing
+from server.guard.admission import Admission
+from server.guard.auth import Authenticator
+from server.guard.drain import Drain
+from server.settings import PROJECT_ROOT, STARTER, Settings
+from server.starter import starter_chat_model, starter_embedder, starter_is_prepared
+from server.telemetry.metrics import Metrics
+from server.telemetry.turnlog import TurnLog
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[str], None]
+"""Told each phase of the start, in words for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    settings: Settings
+    model_name: str
+    authenticator: Authenticator
+    admission: Admission
+    drain: Drain
+    retriever: Retriever
+    store: DocumentStore
+    template: ChatTemplate
+    assembler: Assembler
+    engine: SupervisedEngine
+    metrics: Metrics
+    turn_log: TurnLog
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts, None]:
+    """Open everything; the engine goes on loading after this has yielded. Blocking work runs in threads.
+
+    Raises `SetupError` or `RetrievalError` with the next step when the configuration cannot be served.
+    """
+    async with AsyncExitStack() as stack:
+        settings.data_path.mkdir(parents=True, exist_ok=True)
+        if uses_starter(settings) and not starter_is_prepared(settings.models_path):
+            report("preparing the starter models (once)")
+            await _prepare_starter_models(settings)
+
+        report("loading the tokenizer")
+        template = await asyncio.to_thread(ChatTemplate, chat_model(settings))
+        engine = SupervisedEngine(
+            lambda: make_engine(settings, template), backoff_s=settings.engine.restart_backoff_s
+        )
+        engine.start()
+        stack.push_async_callback(engine.close)
+
+        report("loading the embedder")
+        embedder = await asyncio.to_thread(make_embedder, settings)
+        store = await asyncio.to_thread(open_store, settings, embedder)
+        stack.callback(store.close)
+        if not store.documents():
+            await asyncio.to_thread(_ingest_sample, settings, store, embedder, template, report)
+        index = FaissIndex(embedder.dim)
+        stack.callback(index.close)
+        retriever = Retriever(store, index, embedder)
+        stack.callback(retriever.close)
+        report("loading the index")
+        await retriever.load()
+
+        turn_log = TurnLog(settings.data_path / "turns.sqlite", settings.telemetry.turns_kept)
+        stack.callback(turn_log.close)
+        parts = Parts(
+            settings=settings,
+            model_name=model_name(settings),
+            authenticator=Authenticator(settings.auth),
+            admission=Admission(settings.admission),
+            drain=Drain(settings.http.shutdown_grace_s),
+            retriever=retriever,
+            store=store,
+            template=template,
+            assembler=Assembler(template, settings.prompt),
+            engine=engine,
+            metrics=Metrics(),
+            turn_log=turn_log,
+        )
+        _observe(parts)
+        yield parts
+
+
+def uses_starter(settings: Settings) -> bool:
+    retrieval = settings.retrieval
+    return settings.engine.model == STARTER or (
+        retrieval.embedder == STARTER and retrieval.embedder_kind == "sentence-transformers"
+    )
+
+
+def chat_model(settings: Settings) -> str:
+    """The path or Hugging Face name that tokenizer and engine load."""
+    model = settings.engine.model
+    if model == STARTER:
+        return str(starter_chat_model(settings.models_path))
+    if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
+        raise ModelMissing(
+            f"engine.model = {model!r}: there is no such folder",
+            next_step="name a folder with a model, or a Hugging Face name, or 'starter'",
+        )
+    return str(Path(model).expanduser()) if model.startswith("~") else model
+
+
+def model_name(settings: Settings) -> str:
+    if settings.engine.served_model_name:
+        return settings.engine.served_model_name
+    if settings.engine.model == STARTER:
+        return starter_chat_model(settings.models_path).name
+    return settings.engine.model.rstrip("/").rpartition("/")[2]
+
+
+def make_engine(settings: Settings, template: ChatTemplate) -> Engine:
+    if settings.engine.kind == "simulated":
+        return SimulatedEngine(settings.engine, template)
+    return EmbeddedEngine(settings.engine, chat_model(settings))
+
+
+def make_embedder(settings: Settings) -> Embedder:
+    retrieval = settings.retrieval
+    if retrieval.embedder_kind == "hashing":
+        return HashingEmbedder(dim=384)
+    if retrieval.embedder == STARTER:
+        return SentenceTransformerEmbedder(str(starter_embedder(settings.models_path)))
+    return SentenceTransformerEmbedder(retrieval.embedder)
+
+
+def open_store(settings: Settings, embedder: Embedder) -> SqliteStore:
+    store = SqliteStore(settings.data_path / "store.sqlite")
+    store.claim_embedder(embedder.identity, embedder.dim)
+    return store
+
+
+def _ingest_sample(
+    settings: Settings, store: DocumentStore, embedder: Embedder, template: ChatTemplate, report: Report
+) -> None:
+    sample = settings.retrieval.sample_knowledge
+    if not sample:
+        return
+
+    def on_progress(progress: IngestProgress) -> None:
+        if progress.n_done == progress.n_files:
+            report(f"ingested the sample knowledge, {progress.n_files} documents")
+
+    report("ingesting the sample knowledge")
+    outcome = ingest_paths(
+        settings, [PROJECT_ROOT / sample], store, embedder, template, on_progress=on_progress
+    )
+    for failed in outcome.outcomes:
+        if failed.status == "failed":
+            log.warning("sample knowledge: %s", failed.reason)
+
+
+def ingest_paths(
+    settings: Settings,
+    paths: Sequence[Path],
+    store: DocumentStore,
+    embedder: Embedder,
+    template: ChatTemplate,
+    *,
+    on_progress: Callable[[IngestProgress], None],
+    prune: bool = False,
+) -> IngestReport:
+    """`retrieval.ingest.ingest` with this deployment's settings; the chat model's tokens size the chunks."""
+    retrieval = settings.retrieval
+    return ingest(
+        paths,
+        store,
+        embedder,
+        template,
+        chunk_tokens=retrieval.chunk_tokens,
+        overlap_tokens=retrieval.chunk_overlap_tokens,
+        max_document_bytes=retrieval.max_document_bytes,
+        on_progress=on_progress,
+        prune=prune,
+    )
+
+
+async def _prepare_starter_models(settings: Settings) -> None:
+    """In a process of its own: it needs a gigabyte for half a minute, which this one would keep."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "server.starter", str(settings.models_path)
+    )
+    try:
+        code = await process.wait()
+    except asyncio.CancelledError:
+        process.terminate()
+        await process.wait()
+        raise
+    if code:
+        raise ModelMissing(
+            "the starter models could not be prepared", next_step="run `firstword models prepare`"
+        )
+
+
+def _observe(parts: Parts) -> None:
+    observe, engine = parts.metrics.observe, parts.engine
+    observe("firstword_active_streams", "Turns that hold a permit", lambda: parts.admission.running_turns)
+    observe("firstword_queue_depth", "Turns that wait for a permit", lambda: parts.admission.queued_turns)
+    observe(
+        "firstword_engine_running_requests",
+        "Requests in the engine's batch, as its scheduler last said",
+        lambda: engine.load.running_requests,
+    )
+    observe(
+        "firstword_engine_waiting_requests",
+        "Requests in the engine's queue, as its scheduler last said",
+        lambda: engine.load.waiting_requests,
+    )
+    observe(
+        "firstword_engine_kv_cache_usage_ratio",
+        "Share of the KV blocks that running requests hold",
+        lambda: engine.load.kv_cache_usage,
+    )
+    observe("firstword_engine_ready", "1 while the engine answers", lambda: engine.status.phase == "ready")
+    observe("firstword_engine_restarts_total", "Starts after a crash", lambda: engine.restarts)
+    observe("firstword_turn_log_dropped", "Turns missing from the turn log", lambda: parts.turn_log.dropped)
