@@ -22,7 +22,11 @@ API_KEY_VARIABLES = ("FIRSTWORD_API_KEY", "OPENAI_API_KEY")
 def bench(
     workload: Annotated[
         Path,
-        typer.Argument(help="Questions (.txt, one per line) or conversations (.jsonl).", show_default=False),
+        typer.Argument(
+            metavar="WORKLOAD",
+            help="Questions (.txt, one per line) or conversations (.jsonl).",
+            show_default=False,
+        ),
     ],
     url: Annotated[
         str, typer.Option(help="The server, up to where /chat/completions follows.")
@@ -40,7 +44,9 @@ def bench(
     warmup: Annotated[
         int, typer.Option(min=0, help="Hold the first so many conversations without measuring them.")
     ] = 0,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds a whole turn may take.")] = 300.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, max=86_400, help="Seconds a whole turn may take.")
+    ] = 300.0,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Also write every turn and the summary to this file.")
     ] = None,

@@ -28,12 +28,13 @@ class LiveProgress:
             TimeElapsedColumn(),
             TextColumn("{task.fields[state]}"),
             console=Console(stderr=True),
+            refresh_per_second=2,  # drawing takes the interpreter from the streams that are being measured
         )
         self._warmup = self._bar.add_task(
             "warm-up", total=plan.warmup_turns, state="", visible=bool(plan.warmup)
         )
         self._measured = self._bar.add_task("measured", total=plan.measured_turns, state="", start=False)
-        self._failed = 0
+        self._failed = {self._warmup: 0, self._measured: 0}
 
     def __enter__(self) -> LiveProgress:
         self._bar.start()
@@ -44,9 +45,9 @@ class LiveProgress:
 
     def on_turn(self, turn: TurnResult) -> None:
         task = self._warmup if turn.warmup else self._measured
-        self._failed += turn.outcome != "ok"
+        self._failed[task] += turn.outcome != "ok"
         last = "" if turn.ttft_ms is None else f"last TTFT {turn.ttft_ms:,.0f} ms"
-        failed = f"  {self._failed} failed" if self._failed else ""
+        failed = f"  {self._failed[task]} failed" if self._failed[task] else ""
         if not turn.warmup:
             self._bar.start_task(task)
         self._bar.update(task, advance=1, state=last + failed)
@@ -56,7 +57,7 @@ def print_report(report: Report, console: Console) -> None:
     config, summary = report.config, report.summary
     console.print(
         Text(
-            f"{config.model} at {config.url}: {summary.turns} turns of {config.conversations} conversations, "
+            f"{config.model or 'no model yet'} at {config.url}: {summary.turns} turns of {config.conversations} conversations, "
             f"{config.concurrency} at a time, in {summary.duration_s:.1f} s"
         )
     )

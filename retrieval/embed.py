@@ -27,11 +27,12 @@ class SentenceTransformerEmbedder:
         folder = Path(path).expanduser()
         weights = _weights_files(folder)
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
 
         try:
             self._model = SentenceTransformer(str(folder), device=device, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise EmbedderMissing(
                 f"{folder}: the embedding model cannot be loaded ({error}); run `firstword models prepare`"
             ) from error

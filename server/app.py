@@ -26,7 +26,7 @@ from server.api.gate import Gate
 from server.api.history import get_passage, get_turn, list_turns
 from server.api.models import get_model, list_models
 from server.api.ops import live, metrics, ready
-from server.api.responses import on_bug, on_firstword_error, on_http_error
+from server.api.responses import bug_response, on_firstword_error, on_http_error
 from server.errors import FirstwordError, SetupError
 from server.parts import Parts, Report, open_parts
 from server.settings import Settings
@@ -100,7 +100,6 @@ def build_app(
         exception_handlers={
             FirstwordError: on_firstword_error,
             HTTPException: on_http_error,
-            Exception: on_bug,
         },
         lifespan=lifespan,
     )
@@ -122,7 +121,10 @@ async def chat_page(request: Request) -> Response:
 
 
 class RequestContext:
-    """Starts a request's clock, names it, and says both on the response. Pure ASGI: a stream passes untouched."""
+    """Starts a request's clock, names it, says both on the response, and turns a bug into a 500 of our shape.
+
+    Pure ASGI: a stream passes untouched, and an error after its first byte breaks the connection.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -135,11 +137,20 @@ class RequestContext:
         request_id = f"req_{uuid.uuid4().hex}"
         scope.setdefault("state", {}).update(clock=clock, request_id=request_id)
 
+        started = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = str(round(clock.elapsed_ms))
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            if started:
+                raise
+            await bug_response(error, request_id)(scope, receive, send_with_headers)

@@ -18,7 +18,7 @@ from retrieval.store import SqliteStore
 from retrieval.types import DocumentStore, Embedder
 from server.context.assemble import Assembler
 from server.context.template import ChatTemplate
-from server.engine.embedded import EmbeddedEngine
+from server.engine.embedded import EmbeddedEngine, import_vllm
 from server.engine.protocol import Engine
 from server.engine.simulated import SimulatedEngine
 from server.engine.supervisor import SupervisedEngine
@@ -65,11 +65,16 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
             report("preparing the starter models (once)")
             await _prepare_starter_models(settings)
 
+        model = chat_model(settings)
+        if settings.engine.kind == "embedded":
+            report("importing vLLM")
+            await asyncio.to_thread(import_vllm, settings.engine, model)
         report("loading the tokenizer")
-        template = await asyncio.to_thread(ChatTemplate, chat_model(settings))
+        template = await asyncio.to_thread(ChatTemplate, model)
         engine = SupervisedEngine(
             lambda: make_engine(settings, template), backoff_s=settings.engine.restart_backoff_s
         )
+        # From here the engine loads in processes of its own, beside all that follows.
         engine.start()
         stack.push_async_callback(engine.close)
 

@@ -104,8 +104,8 @@ class EngineSettings(Section):
     """GPUs one model is spread over."""
     restart_backoff_s: float = Field(1.0, gt=0, le=60)
     """Pause before the first restart after a crash; doubles each time, up to a minute."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
-    """vLLM's own log."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "ERROR"
+    """vLLM's own log; below ERROR its start is talkative."""
     simulated: SimulatedSettings = SimulatedSettings()
     """Only for `kind = "simulated"`."""
 

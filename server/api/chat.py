@@ -43,7 +43,7 @@ async def accept(request: Request, gate: Gate, parts: Parts) -> tuple[ChatReques
     clock = request.scope["state"]["clock"]
     tenant = parts.authenticator.tenant(request.headers.get("authorization"))
     chat = parse_chat_request(await read_body(request, parts.settings.http.max_body_bytes))
-    if chat.model != parts.model_name:
+    if chat.model not in (None, parts.model_name):
         raise NotFound(
             f"there is no model {chat.model!r}; this server has {parts.model_name!r}", param="model"
         )
@@ -94,7 +94,7 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
 
 async def _emit(chat: ChatRequest, turn: Turn, parts: Parts) -> AsyncGenerator[bytes, None]:
     """Deltas → frames. Control comes back when a frame was handed to the socket."""
-    rendered = frames.Frames(turn, chat.model)
+    rendered = frames.Frames(turn, parts.model_name)
     opened = False
     async with aclosing(run_turn(turn, parts)) as deltas:
         async for delta in deltas:
@@ -138,7 +138,7 @@ async def _collect(chat: ChatRequest, turn: Turn, parts: Parts) -> bytes:
             if delta.text and not pieces:
                 turn.clock.end("first_byte")
             pieces.append(delta.text)
-    return frames.completion(turn, chat.model, "".join(pieces))
+    return frames.completion(turn, parts.model_name, "".join(pieces))
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -31,20 +31,17 @@ def error_response(error: FirstwordError) -> Response:
 
 
 async def on_firstword_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, FirstwordError)
-    return error_response(error)
+    return error_response(cast(FirstwordError, error))
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     """What the router itself refuses, in our shape."""
-    assert isinstance(error, HTTPException)
     path = request.url.path
-    if error.status_code == 405:
+    if cast(HTTPException, error).status_code == 405:
         return error_response(MethodNotAllowed(f"{request.method} is not allowed on {path}"))
     return error_response(NotFound(f"there is nothing at {path}; the API begins at /v1/"))
 
 
-async def on_bug(request: Request, error: Exception) -> Response:
-    request_id = request.scope["state"]["request_id"]
+def bug_response(error: Exception, request_id: str) -> Response:
     log.error("request %s failed", request_id, exc_info=error)
     return error_response(Internal(f"an error of ours; its log entry names request {request_id}"))

@@ -76,8 +76,9 @@ class RetrievalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    model: str
     messages: Annotated[list[WireMessage], Meta(min_length=1)]
+    model: str | None = None
+    """Absent: the one model this server has."""
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     retrieval: RetrievalOptions | None = None
@@ -87,7 +88,7 @@ class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), lt=2**63)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: (
         Annotated[str, Meta(min_length=1, max_length=256)]
         | Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)]

@@ -142,6 +142,5 @@ def _url(host: str, port: int) -> str:
 
 def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel("WARNING")
-    logging.getLogger("sse_starlette").setLevel("WARNING")
-    logging.getLogger("httpx").setLevel("WARNING")
+    for chatty in ("uvicorn", "sse_starlette", "httpx", "sentence_transformers", "faiss"):
+        logging.getLogger(chatty).setLevel("WARNING")

@@ -36,10 +36,8 @@ class ChatTemplate:
     """
 
     def __init__(self, model: str) -> None:
-        from transformers import AutoTokenizer
-
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(model)
+            self._tokenizer = _load_tokenizer(model)
         except (OSError, ValueError) as error:
             raise ModelMissing(
                 f"no tokenizer for the model {model!r}: {str(error).splitlines()[0]}",
@@ -99,3 +97,15 @@ class ChatTemplate:
     def token_offsets(self, text: str) -> Sequence[tuple[int, int]]:
         offsets: Sequence[tuple[int, int]] = self._data.encode(text, add_special_tokens=False).offsets
         return offsets
+
+
+def _load_tokenizer(model: str) -> Any:
+    """`tokenizer.json` where there is one: `AutoTokenizer` imports torch first, which takes ten times as long."""
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(model)
+    except (OSError, ValueError):
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(model)

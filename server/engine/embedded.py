@@ -9,6 +9,7 @@ Divergences from the way vLLM starts itself:
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import multiprocessing
 import os
@@ -79,16 +80,11 @@ class EmbeddedEngine:
         )
 
     def _build(self) -> Any:
-        settings = self._settings
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
-        os.environ["VLLM_LOGGING_LEVEL"] = settings.log_level
-        os.environ["VLLM_NO_USAGE_STATS"] = "1"
-        if Path(self._model).is_dir():
-            os.environ["HF_HUB_OFFLINE"] = "1"
-
+        import_vllm(self._settings, self._model)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        settings = self._settings
         arguments = AsyncEngineArgs(
             model=self._model,
             dtype=settings.dtype,
@@ -177,6 +173,22 @@ class EmbeddedEngine:
             return
         llm, self._llm = self._llm, None
         await asyncio.to_thread(llm.shutdown)
+
+
+def import_vllm(settings: EngineSettings, model: str) -> None:
+    """Import vLLM in this process, which takes up to 20 s, with the environment that it reads as it is imported.
+
+    Not to be run beside other imports of torch or transformers: two threads that import the same packages
+    can see half of them.
+    """
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
+    os.environ["VLLM_LOGGING_LEVEL"] = settings.log_level
+    os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    os.environ["TQDM_DISABLE"] = "1"
+    logging.getLogger("vllm").setLevel(settings.log_level)
+    if Path(model).is_dir():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    importlib.import_module("vllm.v1.engine.async_llm")
 
 
 def _sampling_params(sampling: Sampling) -> Any:

@@ -40,7 +40,7 @@ def test_all_well_exits_with_0_and_prints_ttft_by_turn(standin: StandIn, tmp_pat
         "3 turns of 2 conversations",
         "Time to first token",
         "p99",
-        "25%",
+        "17%",
         "inter-token (ITL)",
         "output tokens/s",
         "No warm-up",
@@ -111,9 +111,10 @@ def test_an_unreachable_target_exits_with_2_and_one_message(questions: Path, dea
         (["{questions}", "--url", "nonsense"], "--url 'nonsense' is not a server's address"),
         (["{questions}", "--warmup", "3"], "leaves nothing to measure"),
         (["{questions}", "--json", "/no/such/folder/out.json"], "no file can be written there"),
-        (["{questions}", "--concurrency", "0"], "0 is not in the range"),
-        (["{questions}", "--timeout", "0"], "0.0 is not in the range"),
-        (["{questions}", "--timeout", "nan"], "nan"),
+        (["{questions}", "--concurrency", "0"], "--concurrency"),
+        (["{questions}", "--timeout", "0"], "--timeout"),
+        (["{questions}", "--timeout", "nan"], "--timeout"),
+        (["{questions}", "--timeout", "inf"], "--timeout"),
     ],
 )
 def test_bad_usage_exits_with_2_and_names_it(arguments: list[str], message: str, questions: Path) -> None:

@@ -18,7 +18,8 @@ from loadtest.workload import Conversation, Message, UserTurn
 
 pytestmark = pytest.mark.anyio
 
-DELAY_MS = DELAY_S * 1000
+DELAY_MS = DELAY_S * 1000 * 0.95
+"""At least: a timer of the event loop may fire a little early."""
 SLACK_MS = 2000
 
 
@@ -54,8 +55,8 @@ async def test_known_delays_are_measured(standin: StandIn) -> None:
     assert 0 < turn.ttfb_ms < turn.ttft_ms
     assert DELAY_MS <= turn.ttft_ms < DELAY_MS + SLACK_MS
     assert len(turn.itl_ms) == 2
-    assert GAP_S * 1000 * 2 * 0.8 <= sum(turn.itl_ms) < SLACK_MS
-    assert turn.ttft_ms + sum(turn.itl_ms) < turn.e2e_ms
+    last_token_ms = turn.ttft_ms + sum(turn.itl_ms)
+    assert DELAY_MS + 2 * GAP_S * 950 <= last_token_ms < turn.e2e_ms
     assert (turn.prompt_tokens, turn.cached_tokens, turn.output_tokens) == (100, 0, 5)
 
 
@@ -90,7 +91,8 @@ async def test_reasoning_and_tool_calls_are_first_tokens(standin: StandIn, behav
     assert turn.outcome == "ok"
     assert turn.ttft_ms is not None
     if behaviour == "reasoning":
-        assert turn.itl_ms[0] >= DELAY_MS * 0.8
+        (gap_ms,) = turn.itl_ms
+        assert turn.ttft_ms + gap_ms >= DELAY_MS
 
 
 @pytest.mark.parametrize(
@@ -134,10 +136,11 @@ async def test_a_silent_stream_times_out(standin: StandIn) -> None:
 
 
 async def test_a_stream_left_open_after_done_is_ok_and_ends_at_done(standin: StandIn) -> None:
+    began = perf_counter()
     with patch("loadtest.client._LINGER_S", 0.3):
         turn = await hold_one(standin.url("lingers"))
     assert turn.outcome == "ok"
-    assert turn.e2e_ms < 300
+    assert (perf_counter() - began) * 1000 - turn.e2e_ms >= 290
 
 
 async def test_an_empty_reply_is_ok_without_a_ttft(standin: StandIn) -> None:
@@ -195,10 +198,10 @@ async def test_so_many_conversations_are_held_at_a_time(standin: StandIn) -> Non
     turns = await hold(
         standin.url("plain"), *(conversation("q", name=str(n)) for n in range(6)), concurrency=3
     )
-    assert perf_counter() - began >= 2 * DELAY_S
+    assert (perf_counter() - began) * 1000 >= 2 * DELAY_MS
     assert sorted(turn.conversation_id for turn in turns) == list("012345")
     assert sum(turn.due_s == 0 for turn in turns) == 3, "the first of each are due when the run begins"
-    assert all(turn.due_s >= DELAY_S for turn in turns if turn.due_s)
+    assert all(turn.due_s * 1000 >= DELAY_MS for turn in turns if turn.due_s)
 
 
 async def test_the_clock_starts_when_a_turn_is_due_not_when_it_is_sent(standin: StandIn) -> None:
@@ -209,7 +212,7 @@ async def test_the_clock_starts_when_a_turn_is_due_not_when_it_is_sent(standin: 
         recorder = await client.stream_turn([Message("user", "q")], due)
     turn = recorder.result(conversation_id="c", turn=1, warmup=False, began=due, now=perf_counter())
     assert turn.ttfb_ms is not None
-    assert turn.ttfb_ms >= 100
+    assert turn.ttfb_ms >= 95
 
 
 async def test_a_key_that_the_server_repeats_is_taken_out(standin: StandIn) -> None:
@@ -222,11 +225,11 @@ async def test_the_first_model_is_found_and_a_named_one_taken(standin: StandIn, 
     async with open_client(standin.origin, None) as http:
         assert await find_model(http, standin.url("plain"), None, 5) == "first-model"
         assert await find_model(http, standin.url("html"), "mine", 5) == "mine"
-        with pytest.raises(TargetError, match="names no model. Name one with --model"):
+        with pytest.raises(TargetError, match=r"names no model\. Name one with --model"):
             await find_model(http, standin.url("html"), None, 5)
         with pytest.raises(TargetError, match=r"refuses the API key \(401\)"):
             await find_model(http, standin.url("unauthorized"), "mine", 5)
-        with pytest.raises(TargetError, match="does not answer .*Start the server"):
+        with pytest.raises(TargetError, match=r"does not answer .*Start the server"):
             await find_model(http, dead_url, "mine", 5)
         with pytest.raises(TargetError, match="does not answer"):
             await find_model(http, f"http://{'a' * 70}.invalid/v1", "mine", 5)
@@ -245,7 +248,7 @@ async def test_the_first_model_is_found_and_a_named_one_taken(standin: StandIn, 
     ],
 )
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(TargetError, match="Give one like http://127.0.0.1:8000/v1"):
+    with pytest.raises(TargetError, match=r"Give one like http://127\.0\.0\.1:8000/v1"):
         check_url(url)
 
 

@@ -99,7 +99,7 @@ def test_a_file_without_turns_is_an_error(tmp_path: Path, name: str) -> None:
 def test_an_unknown_suffix_and_a_missing_file_are_errors_with_a_next_step(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match=r"\.csv.*Use \.txt"):
         read_workload(write(tmp_path, "w.csv", "a"))
-    with pytest.raises(WorkloadError, match="No such file.*Name a file"):
+    with pytest.raises(WorkloadError, match=r"No such file.*Name a file"):
         read_workload(tmp_path / "absent.txt")
     (tmp_path / "folder.txt").mkdir()
     with pytest.raises(WorkloadError, match="directory"):

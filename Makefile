@@ -1,0 +1,67 @@
+# make serve   set up what is missing, then run the server
+# make test    the same set-up, then the whole suite
+# make check   format, lint, types, import contracts
+# Extras: EXTRA=gpu make serve CONFIG=configs/gpu.toml
+
+HOST ?= 127.0.0.1
+PORT ?= 8000
+CONFIG ?= configs/default.toml
+PYTHON ?= python3
+EXTRA ?= cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := configs/locks/$(EXTRA).txt
+INSTALLED := $(VENV)/.installed-$(EXTRA)
+
+# The CPU build of torch is not on the main index: pip's own find-links, where one is set, or uv's choice.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-backend=cpu))
+
+.PHONY: serve test check setup models browser lock clean
+
+serve: setup
+	@$(BIN)/firstword serve --config $(CONFIG) --host $(HOST) --port $(PORT)
+
+test: setup models browser
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: setup
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+setup: $(INSTALLED)
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+		|| { echo "Firstword needs Python 3.11 to 3.13; name one with PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(INSTALLED): $(BIN)/uv $(LOCK) pyproject.toml
+	@echo "installing $(LOCK)"
+	@$(BIN)/uv pip install --python $(BIN)/python --no-deps $(TORCH_BACKEND) -r $(LOCK)
+	@$(BIN)/uv pip install --python $(BIN)/python --no-deps --quiet -e .
+	@touch $@
+
+models: setup
+	@$(BIN)/firstword models prepare --config $(CONFIG)
+
+# The browser tests need one; nothing else does.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+		|| { echo "installing Chromium for the browser tests"; apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+		|| { echo "The browser tests need Chromium: install it and run this again."; exit 1; }
+
+# Names and versions only: a lock that writes index addresses does not travel.
+COMPILE = $(BIN)/uv pip compile pyproject.toml --override configs/locks/overrides.txt \
+	--no-header --no-annotate --quiet --python-version 3.11
+lock: $(BIN)/uv
+	$(COMPILE) --extra cpu --extra starter --extra dev $(TORCH_BACKEND) -o configs/locks/cpu.txt
+	UV_FIND_LINKS= $(COMPILE) --extra gpu --extra starter --python-platform x86_64-manylinux_2_28 -o configs/locks/gpu.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
