@@ -5,10 +5,10 @@
     │   ├── InvalidBody               the body is not the JSON that was expected
     │   ├── UnknownParameter          a field that is not supported, refused by name
     │   ├── InvalidParameter          a supported field with a value out of its bounds
-    │   └── ContextTooLong            the prompt does not fit the model's context
+    │   ├── ContextTooLong            the prompt does not fit the model's context
+    │   └── MethodNotAllowed     405
     ├── Unauthorized             401  authentication_error
     ├── NotFound                 404  not_found_error
-    ├── MethodNotAllowed         405  invalid_request_error
     ├── TooLarge                 413  invalid_request_error
     ├── Busy                     429  rate_limit_error          retryable
     ├── Internal                 500  server_error

@@ -223,7 +223,7 @@ async def _prepare_starter_models(settings: Settings) -> None:
 
 
 def _observe(parts: Parts) -> None:
-    observe, engine = parts.metrics.observe, parts.engine
+    observe, count, engine = parts.metrics.observe, parts.metrics.observe_count, parts.engine
     observe("firstword_active_streams", "Turns that hold a permit", lambda: parts.admission.running_turns)
     observe("firstword_queue_depth", "Turns that wait for a permit", lambda: parts.admission.queued_turns)
     observe(
@@ -242,5 +242,5 @@ def _observe(parts: Parts) -> None:
         lambda: engine.load.kv_cache_usage,
     )
     observe("firstword_engine_ready", "1 while the engine answers", lambda: engine.status.phase == "ready")
-    observe("firstword_engine_restarts_total", "Starts after a crash", lambda: engine.restarts)
-    observe("firstword_turn_log_dropped", "Turns missing from the turn log", lambda: parts.turn_log.dropped)
+    count("firstword_engine_restarts", "Starts after a crash", lambda: engine.restarts)
+    count("firstword_turn_log_dropped", "Turns missing from the turn log", lambda: parts.turn_log.dropped)

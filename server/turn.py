@@ -28,6 +28,8 @@ from server.parts import Parts
 from server.telemetry.timing import TurnClock
 from server.telemetry.turnlog import Outcome, TurnRecord
 
+_RETRY_AFTER_DEATH_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
@@ -105,12 +107,13 @@ async def _retrieve(turn: Turn, conversation: Conversation, parts: Parts) -> Seq
 async def _assemble(
     turn: Turn, conversation: Conversation, passages: Sequence[Passage], parts: Parts
 ) -> Prompt:
+    try:
+        max_model_len = parts.engine.limits.max_model_len
+    except EngineDead as error:
+        raise EngineDied(str(error), retry_after_s=_RETRY_AFTER_DEATH_S) from error
+    max_tokens = turn.request.sampling.max_tokens
     prompt = await asyncio.to_thread(
-        parts.assembler.assemble,
-        conversation,
-        passages,
-        turn.request.sampling.max_tokens,
-        parts.engine.limits.max_model_len,
+        parts.assembler.assemble, conversation, passages, max_tokens, max_model_len
     )
     turn.passages = prompt.passages
     turn.prompt_tokens = len(prompt.token_ids)
@@ -140,7 +143,7 @@ async def _generate(turn: Turn, prompt: Prompt, parts: Parts) -> AsyncGenerator[
                     turn.finish_reason = delta.finish_reason
                     yield delta
     except EngineDead as error:
-        raise EngineDied(f"the engine went away: {error}", retry_after_s=5) from error
+        raise EngineDied(f"the engine went away: {error}", retry_after_s=_RETRY_AFTER_DEATH_S) from error
     except RequestAborted as error:
         raise ShuttingDown("the server is shutting down", retry_after_s=1) from error
     except PromptTooLong as error:

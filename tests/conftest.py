@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,9 @@ def knowledge(tmp_path: Path) -> Path:
     """A folder with two small documents."""
     folder = tmp_path / "knowledge"
     folder.mkdir()
-    (folder / "returns.md").write_text("# Returns\n\n## Time limit\n\nAn item can be returned within 45 days.\n")
+    (folder / "returns.md").write_text(
+        "# Returns\n\n## Time limit\n\nAn item can be returned within 45 days.\n"
+    )
     (folder / "hours.md").write_text("# Opening hours\n\n## Sunday\n\nThe shop is closed on Sunday.\n")
     return folder
 
@@ -123,9 +125,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         await serving
 
 
-def _no_signals() -> Any:
-    from contextlib import nullcontext
-
+def _no_signals() -> AbstractContextManager[None]:
     return nullcontext()
 
 
@@ -191,10 +191,8 @@ class ServerProcess:
         try:
             code = self.process.wait(60)
         finally:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._reader.join(5)
             assert self.process.stderr is not None
             self.process.stderr.close()

@@ -186,6 +186,9 @@ def import_vllm(settings: EngineSettings, model: str) -> None:
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ["TQDM_DISABLE"] = "1"
     logging.getLogger("vllm").setLevel(settings.log_level)
+    if settings.enforce_eager:
+        # Some of vLLM's samplers are compiled even so; without a C++ compiler that would kill the engine.
+        os.environ["TORCH_COMPILE_DISABLE"] = "1"
     if Path(model).is_dir():
         os.environ["HF_HUB_OFFLINE"] = "1"
     importlib.import_module("vllm.v1.engine.async_llm")

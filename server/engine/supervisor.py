@@ -54,6 +54,7 @@ class SupervisedEngine:
 
     @property
     def limits(self) -> EngineLimits:
+        """Of the engine that runs or ran last."""
         if self._engine is None:
             raise EngineDead(self.status.detail)
         return self._engine.limits

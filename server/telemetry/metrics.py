@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 from server.telemetry.turnlog import TurnRecord
 
@@ -53,17 +55,30 @@ class Metrics:
         """A gauge that is read when it is asked for."""
         Gauge(name, documentation, registry=self.registry).set_function(read)
 
+    def observe_count(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """A counter that is kept elsewhere."""
+        self.registry.register(_CounterReader(name, documentation, read))
+
     def record(self, turn: TurnRecord, token_gaps_s: list[float]) -> None:
         self._turns.labels(turn.outcome).inc()
         for phase, milliseconds in turn.phases_ms.items():
             self._phase.labels(phase).observe(milliseconds / 1_000)
         if turn.ttft_ms is not None:
             self._ttft.observe(turn.ttft_ms / 1_000)
-        self._prompt_tokens.labels("cached").inc(turn.cached_tokens)
-        self._prompt_tokens.labels("computed").inc(turn.prompt_tokens - turn.cached_tokens)
+        if "prefill" in turn.phases_ms:
+            self._prompt_tokens.labels("cached").inc(turn.cached_tokens)
+            self._prompt_tokens.labels("computed").inc(turn.prompt_tokens - turn.cached_tokens)
         self._generated_tokens.inc(turn.completion_tokens)
         for gap_s in token_gaps_s:
             self._inter_token.observe(gap_s)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _CounterReader(Collector):
+    def __init__(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        self._name, self._documentation, self._read = name, documentation, read
+
+    def collect(self) -> Iterable[Metric]:
+        return [CounterMetricFamily(self._name, self._documentation, value=self._read())]

@@ -14,6 +14,9 @@ const TAGS = (
   "p br hr h1 h2 h3 h4 h5 h6 strong em del code pre blockquote ul ol li table thead tbody tr th td a"
 ).split(" ");
 
+// What comes next can still change the last block (a list goes on, a line becomes a heading), and blank lines count as blocks.
+const OPEN_BLOCKS = 4;
+
 const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 
 const marked = new Marked({
@@ -76,13 +79,14 @@ function dress(fragment) {
 }
 
 /**
- * Markdown that is still growing, shown in `element`. It is drawn at most once per animation frame, and only the blocks that changed:
- * what the reader has selected in an earlier paragraph stays selected.
+ * Markdown that is still growing, shown in `element`. It is drawn at most once per animation frame, and only the blocks that changed,
+ * so that a frame costs the same at the end of a long answer as at its start, and what the reader has selected in an earlier paragraph stays selected.
  */
 export class GrowingMarkdown {
   #element;
   #text = "";
-  #drawn = []; // [{raw, node}] by top-level block
+  #settled = 0; // characters of the text that no longer change and are not parsed again
+  #open = []; // [{raw, node}] of the top-level blocks after them
   #frame = 0;
   #onDraw;
 
@@ -92,7 +96,7 @@ export class GrowingMarkdown {
   }
 
   append(text) {
-    this.#text += text;
+    this.#text += text.replaceAll("\r", ""); // marked drops them too, and its blocks are counted in characters
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
       this.#draw();
@@ -104,21 +108,22 @@ export class GrowingMarkdown {
   finish() {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
-    this.#drawn = [];
+    this.#open = [];
     this.#element.replaceChildren(render(this.#text));
     this.#onDraw();
   }
 
   #draw() {
-    const tokens = marked.lexer(this.#text);
+    const tokens = marked.lexer(this.#text.slice(this.#settled));
     let same = 0;
-    while (same < tokens.length && this.#drawn[same]?.raw === tokens[same].raw) same++;
-    for (const { node } of this.#drawn.splice(same)) node.remove();
+    while (same < tokens.length && this.#open[same]?.raw === tokens[same].raw) same++;
+    for (const { node } of this.#open.splice(same)) node.remove();
     for (const token of tokens.slice(same)) {
       const node = document.createElement("div");
       node.append(dress(sanitise(marked.parser([token]))));
       this.#element.append(node);
-      this.#drawn.push({ raw: token.raw, node });
+      this.#open.push({ raw: token.raw, node });
     }
+    while (this.#open.length > OPEN_BLOCKS && this.#text.startsWith(this.#open[0].raw, this.#settled)) this.#settled += this.#open.shift().raw.length;
   }
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -145,10 +145,11 @@ async def test_cancelling_the_reader_frees_the_engine(engine: Engine, prompt: li
 
 async def test_abort_ends_the_stream_with_an_error(engine: Engine, prompt: list[int]) -> None:
     request = request_for(prompt, max_tokens=500, ignore_eos=True)
+    stream = engine.generate(request)
+    await anext(stream)
+    await engine.abort(request.request_id)
     with pytest.raises(RequestAborted):
-        async with aclosing(engine.generate(request)) as stream:
-            async for _ in stream:
-                await engine.abort(request.request_id)
+        await _exhaust(stream)
     await settle(engine)
 
 
@@ -161,7 +162,9 @@ async def test_a_prompt_as_long_as_the_context_is_refused(engine: Engine) -> Non
         await collect(engine, request_for([5] * engine.limits.max_model_len))
 
 
-async def test_concurrent_streams_do_not_mix(engine: Engine, prompt: list[int], template: ChatTemplate) -> None:
+async def test_concurrent_streams_do_not_mix(
+    engine: Engine, prompt: list[int], template: ChatTemplate
+) -> None:
     answers = await asyncio.gather(
         *(collect(engine, request_for(prompt, max_tokens=length, ignore_eos=True)) for length in range(2, 8))
     )
@@ -187,6 +190,9 @@ async def test_close_ends_open_streams(engine: Engine, prompt: list[int]) -> Non
     await anext(stream)
     await engine.close()
     with pytest.raises((EngineDead, RequestAborted)):
-        async for _ in stream:
-            pass
-    await stream.aclose()
+        await _exhaust(stream)
+
+
+async def _exhaust(stream: AsyncGenerator[Delta, None]) -> None:
+    async for _ in stream:
+        pass

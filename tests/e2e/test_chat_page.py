@@ -402,8 +402,9 @@ INSPECT = """async ([layer, attacks]) => {
     for (const node of root.querySelectorAll("*")) {
       if (!allowed.has(node.nodeName.toUpperCase())) bad.push([source, node.nodeName]);
       for (const {name} of node.attributes) if (!attributes.has(name)) bad.push([source, `${node.nodeName}@${name}`]);
-      if (node.href && !/^(https?|mailto):/.test(node.href)) bad.push([source, node.href]);
-      if (node.getAttribute("href") && (node.rel !== "noopener noreferrer nofollow" || node.target !== "_blank")) bad.push([source, "rel"]);
+      const href = node.getAttribute("href");
+      if (href !== null && !/^(https?:[/][/]|mailto:)/i.test(href)) bad.push([source, href]);
+      if (href !== null && (node.rel !== "noopener noreferrer nofollow" || node.target !== "_blank")) bad.push([source, "rel"]);
     }
   };
   for (const attack of attacks) {
@@ -465,6 +466,33 @@ def test_markdown_keeps_what_answers_need(page: Page) -> None:
     assert "<li>two</li>" in html
     assert "<td>2</td>" in html
     assert "ls\n</code></pre>" in html
+
+
+GROW = """async (text) => {
+  const {render, GrowingMarkdown} = await import("/assets/markdown.js");
+  const whole = document.createElement("div");
+  whole.append(render(text));
+  const box = document.createElement("div");
+  const frame = window.requestAnimationFrame;
+  window.requestAnimationFrame = (draw) => { draw(); return 0; }; // a frame for each character
+  const growing = new GrowingMarkdown(box);
+  for (const character of text) growing.append(character);
+  window.requestAnimationFrame = frame;
+  const grown = [...box.children].map((block) => block.innerHTML).join("");
+  growing.finish();
+  const plain = (html) => html.replace(/\\s+/g, "");
+  return {same: plain(grown) === plain(whole.innerHTML), grown, finished: box.innerHTML === whole.innerHTML};
+}"""
+
+
+def test_growing_markdown_ends_as_if_rendered_whole(page: Page) -> None:
+    text = (
+        "Setext\r\n===\r\n\r\n- a\n- b\n\n  more of b\n- c\n\n\n1. x\n   - y\n\n> quote\ngoes on\n\n```py\nif a < b:\n\n    # no heading\n```\n\n"
+        "| a | b |\n| - | - |\n| 1 | **2** |\n\nA paragraph\nin two lines with *emphasis* and `code`.\n\n    indented\n\n    code\n\n***\n\nLast &amp; end 👩‍🚀."
+    )
+    result = page.evaluate(GROW, text * 3)
+    assert result["finished"]
+    assert result["same"], result["grown"]
 
 
 DECODE = """async ([wire, expected]) => {

@@ -17,6 +17,8 @@ from retrieval.embed import HashingEmbedder, SentenceTransformerEmbedder
 from retrieval.errors import EmbedderMissing
 from retrieval.types import Embedder
 
+# Importing torch takes a minute where an engine keeps the cores busy.
+pytestmark = pytest.mark.timeout(300)
 TEXTS = ["returns", "You can return an item within 45 days of delivery.", "", "漢字 😀", "word " * 300]
 
 

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval.types import Passage
+from server.api import frames
+from server.context.template import Message
+from server.engine.protocol import Sampling
+from server.errors import EngineDied
+from server.telemetry.timing import PHASES, TurnClock
+from server.turn import Turn, TurnRequest
+
+
+@pytest.fixture(scope="module")
+def turn() -> Turn:
+    request = TurnRequest([Message("user", "x")], Sampling(max_tokens=5), True, 2, True)
+    turn = Turn(request=request, tenant="anonymous", clock=TurnClock(), number=1)
+    turn.passages = (Passage("doc_1-0", "doc_1", "a\u2028.md", "T", (), "word " * 100, 5, 0.123456),)
+    turn.prompt_tokens, turn.cached_tokens, turn.completion_tokens = 40, 32, 7
+    turn.finish_reason = "stop"
+    for phase in PHASES:
+        turn.clock.end(phase)
+    return turn
+
+
+def decode(frame: bytes) -> dict[str, Any]:
+    assert frame.startswith(b"data: ")
+    assert frame.endswith(b"\n\n")
+    assert frame.count(b"\n") == 2
+    assert b"\r" not in frame
+    body: dict[str, Any] = json.loads(frame.removeprefix(b"data: "))
+    return body
+
+
+@given(text=st.text(st.characters(codec="utf-8")))
+def test_a_text_frame_equals_the_library_rendered_one(turn: Turn, text: str) -> None:
+    assert decode(frames.Frames(turn, "mödel").text(text)) == {
+        "id": frames.completion_id(turn),
+        "object": "chat.completion.chunk",
+        "created": turn.created,
+        "model": "mödel",
+        "choices": [{"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}],
+    }
+
+
+def test_all_frames_share_id_and_model_and_only_the_finish_has_a_reason(turn: Turn) -> None:
+    rendered = frames.Frames(turn, "m")
+    chunks = [
+        decode(frame) for frame in (rendered.role(), rendered.text("x"), rendered.finish(), rendered.usage())
+    ]
+    assert len({(chunk["id"], chunk["model"], chunk["created"], chunk["object"]) for chunk in chunks}) == 1
+    assert [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]] == [
+        None,
+        None,
+        "stop",
+    ]
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert chunks[2]["choices"][0]["delta"] == {}
+    assert chunks[3]["choices"] == []
+    assert chunks[3]["usage"] == {
+        "prompt_tokens": 40,
+        "completion_tokens": 7,
+        "total_tokens": 47,
+        "prompt_tokens_details": {"cached_tokens": 32},
+    }
+
+
+def test_citations_are_on_the_role_chunk_with_a_bounded_quote(turn: Turn) -> None:
+    (citation,) = decode(frames.Frames(turn, "m").role())["firstword"]["citations"]
+    assert set(citation) == {"index", "file_id", "filename", "chunk_id", "score", "quote"}
+    assert citation["index"] == 1
+    assert len(citation["quote"]) <= 242
+
+
+def test_phases_add_up_to_ttft(turn: Turn) -> None:
+    timing = decode(frames.Frames(turn, "m").finish())["firstword"]["timing"]
+    assert sum(timing[phase] for phase in PHASES) == pytest.approx(timing["ttft"], abs=0.01)
+
+
+def test_an_error_frame_has_the_envelope() -> None:
+    assert decode(frames.error_frame(EngineDied("gone")))["error"]["code"] == "engine_died"
+
+
+def test_a_whole_answer_carries_what_the_stream_carries(turn: Turn) -> None:
+    body = json.loads(frames.completion(turn, "m", "text"))
+    assert body["choices"][0]["message"]["content"] == "text"
+    assert set(body["firstword"]) == {"turn_id", "turn", "citations", "timing"}

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.api.schema import parse_chat_request, to_turn_request
+from server.errors import BadRequest, NotFound
+from server.settings import load_settings
+
+ASK = {"messages": [{"role": "user", "content": "Hi"}]}
+DEPLOYMENT = load_settings()
+
+
+def parse(**fields: Any) -> Any:
+    return parse_chat_request(json.dumps(ASK | fields).encode())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "user": "u",
+            "safety_identifier": "s",
+            "prompt_cache_key": "k",
+            "store": True,
+            "metadata": {"a": "b"},
+        },
+        {"n": 1, "logprobs": False, "logit_bias": {}, "tools": [], "tool_choice": "none"},
+        {"n": None, "tools": None, "response_format": None, "stop": None, "seed": None, "temperature": None},
+        {"response_format": {"type": "text"}, "modalities": ["text"], "service_tier": "auto"},
+        {"stream_options": {"include_usage": True, "include_obfuscation": False}, "stream": True},
+        {"max_tokens": 5, "max_completion_tokens": 6},
+        {"stop": ["a", "b"], "top_k": -1, "min_p": 0.1, "ignore_eos": True, "min_tokens": 3},
+        {"retrieval": {"vector_store_ids": ["default"], "top_k": 3, "enabled": True}},
+    ],
+)
+def test_what_changes_nothing_or_is_honoured_is_accepted(fields: dict[str, Any]) -> None:
+    to_turn_request(parse(**fields), DEPLOYMENT)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"temprature": 1}, "temprature"),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**7}, "max_tokens"),
+        ({"max_completion_tokens": 10**7}, "max_completion_tokens"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stop": ""}, "stop"),
+        ({"min_tokens": 50, "max_tokens": 5}, "min_tokens"),
+        ({"seed": 2**70}, "seed"),
+        ({"messages": []}, "messages"),
+        ({"messages": None}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": "x", "name": "bob"}]}, "messages[0].name"),
+        (
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]},
+            "messages[0].tool_calls",
+        ),
+        ({"retrieval": {"filters": {}}}, "retrieval.filters"),
+        ({"retrieval": {"top_k": 0}}, "retrieval.top_k"),
+        ({"messages": ASK["messages"] * 513}, "messages"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        to_turn_request(parse(**fields), DEPLOYMENT)
+    assert raised.value.param == param
+    assert raised.value.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b'{"messages": NaN}',
+        b'{"a": 1, "a": 2}',
+        b'{"messages": [{"role": "user", "content": "x", "content": "y"}]}',
+        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        b"\xff\xfe",
+        b"[" * 200_000,
+        b'{"seed": ' + b"9" * 10_000 + b"}",
+        b"<html>",
+    ],
+)
+def test_what_is_not_json_is_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        parse_chat_request(body)
+
+
+def test_a_misspelt_parameter_gets_a_hint() -> None:
+    with pytest.raises(BadRequest, match="did you mean 'temperature'"):
+        parse(temprature=1)
+
+
+def test_an_unknown_store_is_not_found() -> None:
+    with pytest.raises(NotFound):
+        to_turn_request(parse(retrieval={"vector_store_ids": ["vs_other"]}), DEPLOYMENT)
+
+
+def test_a_reply_can_be_sent_back_as_it_came() -> None:
+    reply = {
+        "role": "assistant",
+        "content": "Hello",
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+    }
+    request = parse(messages=[*ASK["messages"], reply, *ASK["messages"]])
+    assert [message.role for message in request.messages] == ["user", "assistant", "user"]
+
+
+def test_parts_and_developer_become_text_and_system() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [{"role": "developer", "content": "d"}, {"role": "user", "content": parts}]
+    turn = to_turn_request(parse(messages=messages), DEPLOYMENT)
+    assert [(message.role, message.content) for message in turn.messages] == [
+        ("system", "d"),
+        ("user", "a\nb"),
+    ]
+
+
+def test_the_deployments_defaults_fill_in() -> None:
+    turn = to_turn_request(parse(), DEPLOYMENT)
+    assert turn.sampling.max_tokens == DEPLOYMENT.generation.max_tokens
+    assert turn.top_k == DEPLOYMENT.retrieval.top_k
+    assert turn.retrieve
+    assert not to_turn_request(parse(retrieval={"enabled": False}), DEPLOYMENT).retrieve
+    assert not to_turn_request(parse(retrieval={"vector_store_ids": []}), DEPLOYMENT).retrieve
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+field_names = st.sampled_from(
+    [
+        "messages",
+        "temperature",
+        "max_tokens",
+        "stop",
+        "stream",
+        "stream_options",
+        "retrieval",
+        "n",
+        "seed",
+        "zz",
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(fields=st.dictionaries(field_names, json_values))
+def test_any_json_is_accepted_or_refused_in_our_words(fields: dict[str, Any]) -> None:
+    with suppress(BadRequest, NotFound):
+        to_turn_request(parse(**fields), DEPLOYMENT)
+
+
+@settings(max_examples=300)
+@given(body=st.binary(max_size=200))
+def test_any_bytes_are_refused_in_our_words(body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        parse_chat_request(body)
