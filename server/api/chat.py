@@ -83,7 +83,7 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
         _resume(first, body, turn),
         headers={**_STREAM_HEADERS, "server-timing": frames.server_timing(turn)},
         ping=http.heartbeat_s,
-        ping_message_factory=lambda: ServerSentEvent(comment="keep-alive"),
+        ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
         sep="\n",
         send_timeout=http.send_timeout_s,
         # The drain ends streams itself, with an error event; this only has to come after it.
