@@ -137,8 +137,8 @@ class RetrievalSettings(Section):
 
 class PromptSettings(Section):
     system: str = (
-        "You are a helpful assistant. Answer the question in one or two short sentences, with the facts that "
-        "stand in the passages ahead of it. If they do not hold the answer, say so."
+        "You are a helpful assistant. Answer the user's question in one or two short sentences, "
+        "with the facts that stand in the passages ahead of the question."
     )
     """Opens every prompt, unless the request brings a system message of its own."""
     passages_header: str = "Passages:"

@@ -321,7 +321,11 @@ def test_refusal_shows_the_servers_message_and_can_be_retried(page: Page) -> Non
     assert sent(requests[0]) == [{"role": "user", "content": "Something else"}]
     expect(turn.get_by_role("button", name="Retry")).to_have_count(0)
     ended(ask(page, "And now?"))
-    assert [message["content"] for message in sent(requests[1])] == ["Something else", "All is well.", "And now?"]
+    assert [message["content"] for message in sent(requests[1])] == [
+        "Something else",
+        "All is well.",
+        "And now?",
+    ]
 
 
 def test_starting_server_shows_its_phase_and_opens_sending_when_ready(page: Page) -> None:
