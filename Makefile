@@ -18,6 +18,9 @@ INSTALLED := $(VENV)/.installed-$(EXTRA)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-backend=cpu))
 
+# Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: serve test check setup models browser lock clean
 
 serve: setup

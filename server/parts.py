@@ -90,6 +90,7 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
         stack.callback(retriever.close)
         report("loading the index")
         await retriever.load()
+        await retriever.retrieve("warm-up", top_k=1)  # so that nobody's first turn pays for it
 
         turn_log = TurnLog(settings.data_path / "turns.sqlite", settings.telemetry.turns_kept)
         stack.callback(turn_log.close)

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any
 
+import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
@@ -88,7 +89,7 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
         send_timeout=http.send_timeout_s,
         # The drain ends streams itself, with an error event; this only has to come after it.
         shutdown_grace_period=http.shutdown_grace_s + 1,
-        shutdown_event=_new_event(),
+        shutdown_event=anyio.Event(),
     )
 
 
@@ -172,9 +173,3 @@ async def _abandon(first: asyncio.Future[bytes], body: AsyncGenerator[bytes, Non
         first.cancel()
         await asyncio.wait((first,))
     await body.aclose()
-
-
-def _new_event() -> Any:
-    import anyio
-
-    return anyio.Event()

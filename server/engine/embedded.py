@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from server.settings import EngineSettings
 log = logging.getLogger(__name__)
 
 _DEATH_POLL_S = 0.1
+_SHUTDOWN_S = 3.0
+"""After this the engine's processes are killed; by then no stream is left that could mind."""
 
 
 class EmbeddedEngine:
@@ -45,8 +48,6 @@ class EmbeddedEngine:
         self._model = model
         self._llm: Any = None
         self._closing = threading.Event()
-        self._death = asyncio.Event()
-        self._cause = ""
         self.limits = EngineLimits(max_model_len=settings.max_model_len, block_size=settings.block_size)
         self.load = EngineLoad()
 
@@ -78,6 +79,16 @@ class EmbeddedEngine:
         self.limits = EngineLimits(
             max_model_len=config.model_config.max_model_len, block_size=config.cache_config.block_size
         )
+        await self._warm_up()
+
+    async def _warm_up(self) -> None:
+        """One token, so that nobody's first turn pays for what is set up on first use. Proves that it answers."""
+        request = GenerateRequest(
+            "warm-up", [0] * self.limits.block_size, Sampling(max_tokens=1), salt="warm-up"
+        )
+        async with aclosing(self.generate(request)) as deltas:
+            async for _ in deltas:
+                pass
 
     def _build(self) -> Any:
         import_vllm(self._settings, self._model)
@@ -98,6 +109,7 @@ class EmbeddedEngine:
             enable_prefix_caching=True,
             scheduling_policy="priority",
             disable_log_stats=True,
+            use_tqdm_on_load=False,
         )
         if self._closing.is_set():
             raise EngineDead("shut down while starting")
@@ -172,7 +184,7 @@ class EmbeddedEngine:
                 child.terminate()
             return
         llm, self._llm = self._llm, None
-        await asyncio.to_thread(llm.shutdown)
+        await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
 
 
 def import_vllm(settings: EngineSettings, model: str) -> None:
@@ -184,7 +196,8 @@ def import_vllm(settings: EngineSettings, model: str) -> None:
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
     os.environ["VLLM_LOGGING_LEVEL"] = settings.log_level
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
-    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS"] = "1"
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     logging.getLogger("vllm").setLevel(settings.log_level)
     if settings.enforce_eager:
         # Some of vLLM's samplers are compiled even so; without a C++ compiler that would kill the engine.
