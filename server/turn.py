@@ -21,6 +21,7 @@ from server.engine.protocol import (
     GenerateRequest,
     PromptTooLong,
     RequestAborted,
+    RequestFailed,
     Sampling,
 )
 from server.errors import Busy, ContextTooLong, EngineDied, FirstwordError, Internal, ShuttingDown
@@ -146,6 +147,8 @@ async def _generate(turn: Turn, prompt: Prompt, parts: Parts) -> AsyncGenerator[
         raise EngineDied(f"the engine went away: {error}", retry_after_s=_RETRY_AFTER_DEATH_S) from error
     except RequestAborted as error:
         raise ShuttingDown("the server is shutting down", retry_after_s=1) from error
+    except RequestFailed as error:
+        raise Internal(f"the engine could not go on with this answer: {error}") from error
     except PromptTooLong as error:
         raise ContextTooLong("the prompt fills the model's context", param="messages") from error
 

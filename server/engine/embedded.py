@@ -29,6 +29,7 @@ from server.engine.protocol import (
     Prefill,
     PromptTooLong,
     RequestAborted,
+    RequestFailed,
     Sampling,
 )
 from server.settings import EngineSettings
@@ -152,7 +153,7 @@ class EmbeddedEngine:
                 if completion.finish_reason == "abort":
                     raise RequestAborted(request.request_id)
                 if completion.finish_reason == "error":
-                    raise EngineDead("the engine could not go on with this request")
+                    raise RequestFailed("the engine ended it with an error")
                 prefill = None
                 if prefill_pending:
                     prefill_pending = False
@@ -163,8 +164,10 @@ class EmbeddedEngine:
                     )
                 finish_reason: FinishReason | None = completion.finish_reason
                 yield Delta(tuple(completion.token_ids), completion.text, finish_reason, prefill)
-        except (EngineDeadError, EngineGenerateError) as error:
-            raise EngineDead(str(error) or "the engine core is gone") from error
+        except EngineDeadError as error:
+            raise EngineDead("the engine core is gone") from error
+        except EngineGenerateError as error:
+            raise RequestFailed(str(error.__cause__ or error)) from error
         finally:
             await stream.aclose()
 

@@ -83,6 +83,10 @@ class RequestAborted(Exception):
     """`abort` ended the request from outside."""
 
 
+class RequestFailed(Exception):
+    """The engine could not go on with this request; others are not affected."""
+
+
 class EngineDead(Exception):
     """The engine cannot answer this request and will not answer others until it is started anew."""
 
@@ -107,7 +111,7 @@ class Engine(Protocol):
         """Stream the answer. The last delta, and no other, has a finish reason.
 
         Closing the generator, or cancelling the task that reads it, aborts the request. Raises
-        `EngineDead` when the engine goes away, `PromptTooLong` before anything is computed.
+        `PromptTooLong` before anything is computed, `RequestFailed`, or `EngineDead` when the engine goes away.
         """
         ...
 
@@ -137,5 +141,6 @@ __all__ = [
     "Prefill",
     "PromptTooLong",
     "RequestAborted",
+    "RequestFailed",
     "Sampling",
 ]

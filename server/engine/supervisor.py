@@ -69,10 +69,16 @@ class SupervisedEngine:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         if self._engine is None or self._phase != "ready":
             raise EngineDead(self.status.detail)
-        stream = self._engine.generate(request)
-        async with contextlib.aclosing(stream):
-            async for delta in stream:
-                yield delta
+        engine = self._engine
+        try:
+            async with contextlib.aclosing(engine.generate(request)) as stream:
+                async for delta in stream:
+                    yield delta
+        except EngineDead as error:
+            # The keeper is about to notice; nobody may be sent to this engine until then.
+            if engine is self._engine and self._phase == "ready":
+                self._enter("dead", str(error))
+            raise
 
     async def abort(self, request_id: str) -> None:
         if self._engine is not None and self._phase == "ready":

@@ -26,7 +26,11 @@ from server.settings import PROJECT_ROOT, load_settings
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module", params=["simulated", pytest.param("embedded", marks=pytest.mark.engine)])
+# Importing vLLM warns of what it will deprecate itself.
+EMBEDDED = pytest.param("embedded", marks=[pytest.mark.engine, pytest.mark.filterwarnings("default")])
+
+
+@pytest.fixture(scope="module", params=["simulated", EMBEDDED])
 async def engine(
     request: pytest.FixtureRequest, chat_model_path: Path, template: ChatTemplate
 ) -> AsyncIterator[Engine]:
