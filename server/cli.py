@@ -117,6 +117,8 @@ def main() -> None:
     from retrieval.errors import RetrievalError
     from server.errors import SetupError
 
+    # The progress bars of the libraries; what takes long has one of ours. Read when tqdm is imported.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         app()
     except SetupError as error:

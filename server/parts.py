@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,16 +61,17 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
     """
     async with AsyncExitStack() as stack:
         settings.data_path.mkdir(parents=True, exist_ok=True)
+        first: list[Awaitable[None]] = []
         if uses_starter(settings) and not starter_is_prepared(settings.models_path):
             report("preparing the starter models (once)")
-            await _prepare_starter_models(settings)
-
-        model = chat_model(settings)
+            first.append(_prepare_starter_models(settings))
         if settings.engine.kind == "embedded":
             report("importing vLLM")
-            await asyncio.to_thread(import_vllm, settings.engine, model)
+            first.append(asyncio.to_thread(import_vllm, settings.engine, local=_is_local(settings)))
+        await asyncio.gather(*first)
+
         report("loading the tokenizer")
-        template = await asyncio.to_thread(ChatTemplate, model)
+        template = await asyncio.to_thread(ChatTemplate, chat_model(settings))
         engine = SupervisedEngine(
             lambda: make_engine(settings, template), backoff_s=settings.engine.restart_backoff_s
         )
@@ -130,6 +131,11 @@ def chat_model(settings: Settings) -> str:
             next_step="name a folder with a model, or a Hugging Face name, or 'starter'",
         )
     return str(Path(model).expanduser()) if model.startswith("~") else model
+
+
+def _is_local(settings: Settings) -> bool:
+    """Whether the chat model is a folder; the starter's may not be there yet."""
+    return settings.engine.model == STARTER or Path(chat_model(settings)).is_dir()
 
 
 def model_name(settings: Settings) -> str:

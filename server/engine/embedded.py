@@ -92,7 +92,7 @@ class EmbeddedEngine:
                 pass
 
     def _build(self) -> Any:
-        import_vllm(self._settings, self._model)
+        import_vllm(self._settings, local=Path(self._model).is_dir())
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -190,8 +190,10 @@ class EmbeddedEngine:
         await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
 
 
-def import_vllm(settings: EngineSettings, model: str) -> None:
+def import_vllm(settings: EngineSettings, *, local: bool) -> None:
     """Import vLLM in this process, which takes up to 20 s, with the environment that it reads as it is imported.
+
+    `local`: the model is a folder, and no hub is to be asked about it.
 
     Not to be run beside other imports of torch or transformers: two threads that import the same packages
     can see half of them.
@@ -205,7 +207,7 @@ def import_vllm(settings: EngineSettings, model: str) -> None:
     if settings.enforce_eager:
         # Some of vLLM's samplers are compiled even so; without a C++ compiler that would kill the engine.
         os.environ["TORCH_COMPILE_DISABLE"] = "1"
-    if Path(model).is_dir():
+    if local:
         os.environ["HF_HUB_OFFLINE"] = "1"
     importlib.import_module("vllm.v1.engine.async_llm")
 
