@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,11 +19,12 @@ from retrieval.store import SqliteStore
 from retrieval.types import DocumentStore, Embedder
 from server.context.assemble import Assembler
 from server.context.template import ChatTemplate
+from server.engine.detached import run_detached
 from server.engine.embedded import EmbeddedEngine, import_vllm
 from server.engine.protocol import Engine
 from server.engine.simulated import SimulatedEngine
 from server.engine.supervisor import SupervisedEngine
-from server.errors import ModelMissing
+from server.errors import ConfigError, ModelMissing
 from server.guard.admission import Admission
 from server.guard.auth import Authenticator
 from server.guard.drain import Drain
@@ -60,14 +62,15 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
     Raises `SetupError` or `RetrievalError` with the next step when the configuration cannot be served.
     """
     async with AsyncExitStack() as stack:
-        settings.data_path.mkdir(parents=True, exist_ok=True)
+        make_data_dir(settings)
         first: list[Awaitable[None]] = []
         if uses_starter(settings) and not starter_is_prepared(settings.models_path):
             report("preparing the starter models (once)")
             first.append(_prepare_starter_models(settings))
         if settings.engine.kind == "embedded":
             report("importing vLLM")
-            first.append(asyncio.to_thread(import_vllm, settings.engine, local=_is_local(settings)))
+            local = _is_local(settings)
+            first.append(run_detached(lambda: import_vllm(settings.engine, local=local), "import-vllm"))
         await asyncio.gather(*first)
 
         report("loading the tokenizer")
@@ -93,7 +96,7 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
         await retriever.load()
         await retriever.retrieve("warm-up", top_k=1)  # so that nobody's first turn pays for it
 
-        turn_log = TurnLog(settings.data_path / "turns.sqlite", settings.telemetry.turns_kept)
+        turn_log = _open_turn_log(settings)
         stack.callback(turn_log.close)
         parts = Parts(
             settings=settings,
@@ -111,6 +114,28 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
         )
         _observe(parts)
         yield parts
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Raises `ConfigError` when nothing can be kept there."""
+    try:
+        settings.data_path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"data_dir: {settings.data_path} cannot be made: {error.strerror}",
+            next_step="set data_dir (FIRSTWORD_DATA_DIR) to a folder that can be written",
+        ) from error
+
+
+def _open_turn_log(settings: Settings) -> TurnLog:
+    path = settings.data_path / "turns.sqlite"
+    try:
+        return TurnLog(path, settings.telemetry.turns_kept)
+    except sqlite3.Error as error:
+        raise ConfigError(
+            f"the turn log {path} cannot be opened: {error}",
+            next_step="make room and check its permissions; a damaged turn log can be moved away",
+        ) from error
 
 
 def uses_starter(settings: Settings) -> bool:

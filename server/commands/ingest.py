@@ -11,7 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from retrieval.ingest import IngestProgress, IngestReport
 from server.errors import ModelMissing
-from server.parts import chat_model, ingest_paths, make_embedder, open_store, uses_starter
+from server.parts import (
+    chat_model,
+    ingest_paths,
+    make_data_dir,
+    make_embedder,
+    open_store,
+    uses_starter,
+)
 from server.settings import Settings
 from server.starter import starter_is_prepared
 
@@ -31,7 +38,7 @@ def ingest_with_progress(settings: Settings, paths: Sequence[Path], *, prune: bo
     console = Console(stderr=True)
     if uses_starter(settings) and not starter_is_prepared(settings.models_path):
         raise ModelMissing("the starter models are not prepared", next_step="run `firstword models prepare`")
-    settings.data_path.mkdir(parents=True, exist_ok=True)
+    make_data_dir(settings)
     with console.status("loading the embedder"):
         from server.context.template import ChatTemplate
 

@@ -19,6 +19,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from server.engine.detached import run_detached
 from server.engine.protocol import (
     Delta,
     EngineDead,
@@ -53,29 +54,10 @@ class EmbeddedEngine:
         self.load = EngineLoad()
 
     async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        built: asyncio.Future[Any] = loop.create_future()
-
-        def settle(llm: Any, error: BaseException | None) -> None:
-            if built.cancelled():
-                if llm is not None:
-                    llm.shutdown()
-            elif error is not None:
-                built.set_exception(EngineDead(f"the engine did not start: {error}"))
-            else:
-                built.set_result(llm)
-
-        def build() -> None:
-            llm, error = None, None
-            try:
-                llm = self._build()
-            except Exception as raised:  # noqa: BLE001 - whatever vLLM raises becomes EngineDead
-                error = raised
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, llm, error)
-
-        threading.Thread(target=build, name="engine-start", daemon=True).start()
-        self._llm = await built
+        try:
+            self._llm = await run_detached(self._build, "engine-start", lambda llm: llm.shutdown(_SHUTDOWN_S))
+        except Exception as error:
+            raise EngineDead(f"the engine did not start: {error}") from error
         config = self._llm.vllm_config
         self.limits = EngineLimits(
             max_model_len=config.model_config.max_model_len, block_size=config.cache_config.block_size

@@ -75,6 +75,12 @@ def test_a_missing_model_ends_with_3(tmp_path: Path) -> None:
     assert_told(firstword("serve", "--port", "0", **environment), 3, "./nowhere", "→")
 
 
+def test_a_data_dir_that_cannot_be_made_is_named() -> None:
+    assert_told(
+        firstword("ingest", "docs", FIRSTWORD_DATA_DIR="/proc/none"), 2, "/proc/none", "FIRSTWORD_DATA_DIR"
+    )
+
+
 def test_a_port_in_use_ends_with_4() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
