@@ -3,8 +3,7 @@
 # make check   format, lint, types, import contracts
 # Extras: EXTRA=gpu make serve CONFIG=configs/gpu.toml
 
-HOST ?= 127.0.0.1
-PORT ?= 8000
+# HOST and PORT win over the configuration; unset, it decides (127.0.0.1:8000).
 CONFIG ?= configs/default.toml
 PYTHON ?= python3
 EXTRA ?= cpu
@@ -24,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: serve test check setup models browser lock clean
 
 serve: setup
-	@$(BIN)/firstword serve --config $(CONFIG) --host $(HOST) --port $(PORT)
+	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 test: setup models browser
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

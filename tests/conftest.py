@@ -59,6 +59,7 @@ def make_settings(tmp_path: Path, chat_model_path: Path, knowledge: Path) -> Mak
             "engine.restart_backoff_s": 0.1,
             "engine.simulated.token_interval_ms": 2.0,
             "retrieval.embedder_kind": "hashing",
+            "retrieval.min_score": -1.0,
             "retrieval.sample_knowledge": str(knowledge),
             "http.shutdown_grace_s": 1.0,
         }

@@ -12,6 +12,7 @@ import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from server.api import frames
 from server.api.gate import Gate, gate_of
@@ -80,8 +81,10 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
         return _CLIENT_GONE
     if first.done() and (error := first.exception()) is not None:
         raise error
-    return EventSourceResponse(
-        _resume(first, body, turn),
+    return TurnStream(
+        first,
+        body,
+        turn,
         headers={**_STREAM_HEADERS, "server-timing": frames.server_timing(turn)},
         ping=http.heartbeat_s,
         ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
@@ -113,23 +116,37 @@ async def _emit(chat: ChatRequest, turn: Turn, parts: Parts) -> AsyncGenerator[b
     yield frames.DONE
 
 
-async def _resume(
-    first: asyncio.Future[bytes], body: AsyncGenerator[bytes, None], turn: Turn
-) -> AsyncGenerator[bytes, None]:
-    """The frames from the first on; an error after the response began becomes its last event."""
-    try:
-        yield await first
-        async for frame in body:
-            yield frame
-    except FirstwordError as error:
-        yield frames.error_frame(error)
-        yield frames.DONE
-    except Exception:
-        log.exception("turn %s failed", turn.turn_id)
-        yield frames.error_frame(Internal(f"an error of ours; its log entry names turn {turn.turn_id}"))
-        yield frames.DONE
-    finally:
-        await _abandon(first, body)
+class TurnStream(EventSourceResponse):
+    """The frames from the first on; an error after the response began becomes its last event.
+
+    The turn ends with the response, also when the client left before a single frame was asked for.
+    """
+
+    def __init__(
+        self, first: asyncio.Future[bytes], body: AsyncGenerator[bytes, None], turn: Turn, **options: Any
+    ) -> None:
+        super().__init__(self._frames(), **options)
+        self._first, self._body, self._turn = first, body, turn
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await _abandon(self._first, self._body)
+
+    async def _frames(self) -> AsyncGenerator[bytes, None]:
+        try:
+            yield await self._first
+            async for frame in self._body:
+                yield frame
+        except FirstwordError as error:
+            yield frames.error_frame(error)
+            yield frames.DONE
+        except Exception:
+            log.exception("turn %s failed", self._turn.turn_id)
+            message = f"an error of ours; its log entry names turn {self._turn.turn_id}"
+            yield frames.error_frame(Internal(message))
+            yield frames.DONE
 
 
 async def _collect(chat: ChatRequest, turn: Turn, parts: Parts) -> bytes:

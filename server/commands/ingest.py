@@ -36,9 +36,9 @@ def ingest_with_progress(settings: Settings, paths: Sequence[Path], *, prune: bo
     Raises `SetupError` or `RetrievalError` when nothing can be ingested.
     """
     console = Console(stderr=True)
+    make_data_dir(settings)
     if uses_starter(settings) and not starter_is_prepared(settings.models_path):
         raise ModelMissing("the starter models are not prepared", next_step="run `firstword models prepare`")
-    make_data_dir(settings)
     with console.status("loading the embedder"):
         from server.context.template import ChatTemplate
 

@@ -33,6 +33,7 @@ from server.engine.protocol import (
     RequestFailed,
     Sampling,
 )
+from server.errors import ConfigError
 from server.settings import EngineSettings
 
 log = logging.getLogger(__name__)
@@ -56,13 +57,13 @@ class EmbeddedEngine:
     async def start(self) -> None:
         try:
             self._llm = await run_detached(self._build, "engine-start", lambda llm: llm.shutdown(_SHUTDOWN_S))
+            config = self._llm.vllm_config
+            self.limits = EngineLimits(
+                max_model_len=config.model_config.max_model_len, block_size=config.cache_config.block_size
+            )
+            await self._warm_up()
         except Exception as error:
             raise EngineDead(f"the engine did not start: {error}") from error
-        config = self._llm.vllm_config
-        self.limits = EngineLimits(
-            max_model_len=config.model_config.max_model_len, block_size=config.cache_config.block_size
-        )
-        await self._warm_up()
 
     async def _warm_up(self) -> None:
         """One token, so that nobody's first turn pays for what is set up on first use. Proves that it answers."""
@@ -178,7 +179,7 @@ def import_vllm(settings: EngineSettings, *, local: bool) -> None:
     `local`: the model is a folder, and no hub is to be asked about it.
 
     Not to be run beside other imports of torch or transformers: two threads that import the same packages
-    can see half of them.
+    can see half of them. Raises `ConfigError` when it is not installed whole.
     """
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
     os.environ["VLLM_LOGGING_LEVEL"] = settings.log_level
@@ -191,7 +192,13 @@ def import_vllm(settings: EngineSettings, *, local: bool) -> None:
         os.environ["TORCH_COMPILE_DISABLE"] = "1"
     if local:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    importlib.import_module("vllm.v1.engine.async_llm")
+    try:
+        importlib.import_module("vllm.v1.engine.async_llm")
+    except ImportError as error:
+        raise ConfigError(
+            f"vLLM cannot be imported: {error}",
+            next_step="run `make setup` (EXTRA=gpu on a machine with a GPU); a missing system library is named above",
+        ) from error
 
 
 def _sampling_params(sampling: Sampling) -> Any:

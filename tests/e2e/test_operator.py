@@ -139,3 +139,18 @@ async def test_the_page_is_served_with_a_strict_policy(gateway: Gateway) -> None
             assert (await client.get(asset)).status_code == 200
         assert (await client.get("/assets/../settings.py")).status_code == 404
         assert (await client.get("/assets/%2e%2e/settings.py")).status_code == 404
+
+
+async def test_other_origins_may_call_only_when_they_are_named(make_settings: MakeSettings) -> None:
+    asking = {"origin": "https://app.example", "access-control-request-method": "POST"}
+    async with running(make_settings()) as gateway, client_for(gateway) as client:
+        refused = await client.options("/v1/chat/completions", headers=asking)
+        assert "access-control-allow-origin" not in refused.headers
+    async with running(make_settings(http__cors_origins=("https://app.example",))) as gateway:
+        async with client_for(gateway) as client:
+            allowed = await client.options("/v1/chat/completions", headers=asking)
+            other = await client.options(
+                "/v1/chat/completions", headers=asking | {"origin": "https://evil.example"}
+            )
+        assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+        assert "access-control-allow-origin" not in other.headers
