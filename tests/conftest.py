@@ -6,12 +6,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from gateways import Gateway, MakeSettings, ServerProcess, running
 from server.context.template import ChatTemplate
 from server.settings import PROJECT_ROOT, Settings, load_settings
 from server.starter import starter_chat_model, starter_embedder, starter_is_prepared
+
+# A slow machine is no failure.
+hypothesis.settings.register_profile("firstword", deadline=None)
+hypothesis.settings.load_profile("firstword")
 
 MODELS = PROJECT_ROOT / "var" / "models"
 ENGINE_START_S = 400

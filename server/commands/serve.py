@@ -85,7 +85,8 @@ async def _serve(
     )
     server = Server(config, app, asyncio.get_running_loop())
     console.print(
-        f"[bold]Firstword[/bold] listens on [link={url}]{url}[/link]; it answers turns once the engine is ready."
+        f"[bold]Firstword[/bold] listens on [link={url}]{url}[/link]; it answers turns once the engine is ready.",
+        soft_wrap=True,
     )
     greeting = asyncio.create_task(_greet(app, url, console, started_at))
     try:
@@ -105,8 +106,9 @@ async def _greet(app: Starlette, url: str, console: Console, started_at: float) 
     console.print(
         f"[dim]{elapsed_s:6.1f} s[/dim]  [green]ready[/green]: chat at [link={url}]{url}[/link], or"
     )
+    key = ' -H "authorization: Bearer $FIRSTWORD_API_KEY"' if gate.parts.settings.auth.api_keys else ""
     console.print(
-        f"\ncurl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '"
+        f"\ncurl -N {url}/v1/chat/completions{key} -H 'content-type: application/json' -d '"
         f'{{"model": "{gate.parts.model_name}", "stream": true, '
         '"messages": [{"role": "user", "content": "Which port does Firstword listen on?"}]}'
         "'\n",

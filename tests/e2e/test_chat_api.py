@@ -111,7 +111,7 @@ async def test_ttft_is_what_a_client_measures(gateway: Gateway) -> None:
             differences.append((first_text_at - started_at) * 1_000 - ttft_ms)
     # A client that shares this event loop reads late when the loop is busy; it never reads early.
     assert min(differences) > -1
-    assert sorted(differences)[2] < 50
+    assert sorted(differences)[2] < 250
 
 
 async def test_a_whole_answer_in_one_response(gateway: Gateway) -> None:
