@@ -48,8 +48,13 @@ class ChatTemplate:
                 f"the model {model!r} has no chat template",
                 next_step="choose an instruct model, or put a chat_template.jinja beside its tokenizer",
             )
-        control = self._tokenizer.backend_tokenizer
-        self._control = copy.deepcopy(control)
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelMissing(
+                f"the model {model!r} has no fast tokenizer",
+                next_step="choose a model with a tokenizer.json, or convert its tokenizer with transformers",
+            )
+        self._control = copy.deepcopy(backend)
         self._control.no_truncation()
         self._data = copy.deepcopy(self._control)
         self._data.encode_special_tokens = True
