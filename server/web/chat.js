@@ -1,4 +1,4 @@
-// One streamed chat completion: chunks as in WIRE → what the page shows.
+// One streamed chat completion: chunks off the wire → what the page shows.
 
 import { ApiError } from "./api.js";
 import { readEvents } from "./stream.js";

@@ -1,7 +1,7 @@
 // Server-sent events over fetch: bytes in any chunking → the payload of each event.
 // Source: WHATWG HTML, 9.2.6 "Interpreting an event stream".
 //
-// Divergences: `event:`, `id:` and `retry:` are ignored (WIRE has none of them on the chat endpoint); an event without data is skipped.
+// Divergences: `event:`, `id:` and `retry:` are ignored (the chat endpoint sends none of them); an event without data is skipped.
 
 export class SseDecoder {
   #utf8 = new TextDecoder("utf-8"); // in stream mode it holds back half a character and drops a byte order mark
