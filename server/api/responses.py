@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.api.gate import gate_of
 from server.errors import FirstwordError, Internal, MethodNotAllowed, NotFound, Unauthorized, envelope
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,11 @@ def error_response(error: FirstwordError) -> Response:
 
 
 async def on_firstword_error(request: Request, error: Exception) -> Response:
-    return error_response(cast(FirstwordError, error))
+    known = cast(FirstwordError, error)
+    parts = gate_of(request).parts
+    if parts is not None:
+        parts.metrics.count_error(known.code or known.type)
+    return error_response(known)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

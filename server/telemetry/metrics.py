@@ -47,6 +47,12 @@ class Metrics:
         self._generated_tokens = Counter(
             "firstword_generated_tokens", "Tokens of answers", registry=self.registry
         )
+        self._error_responses = Counter(
+            "firstword_error_responses",
+            "Responses with an error status, by the error's code: refused requests never become turns",
+            ["code"],
+            registry=self.registry,
+        )
         self._turns = Counter(
             "firstword_turns", "Turns by how they ended", ["outcome"], registry=self.registry
         )
@@ -58,6 +64,9 @@ class Metrics:
     def observe_count(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """A counter that is kept elsewhere."""
         self.registry.register(_CounterReader(name, documentation, read))
+
+    def count_error(self, code: str) -> None:
+        self._error_responses.labels(code).inc()
 
     def record(self, turn: TurnRecord, token_gaps_s: list[float]) -> None:
         self._turns.labels(turn.outcome).inc()

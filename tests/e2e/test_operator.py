@@ -74,6 +74,16 @@ async def test_metrics_count_what_happened(gateway: Gateway) -> None:
         assert sample(metrics, f"firstword_{gauge}") == 0
 
 
+async def test_refused_requests_are_counted_by_code(gateway: Gateway) -> None:
+    async with client_for(gateway) as client:
+        await client.post("/v1/chat/completions", content=b"{")
+        await client.get("/v1/turns/none")
+        await client.get("/v1/turns/none")
+        metrics = (await client.get("/metrics")).text
+    assert sample(metrics, 'firstword_error_responses_total{code="invalid_body"}') == 1
+    assert sample(metrics, 'firstword_error_responses_total{code="not_found"}') == 2
+
+
 async def test_turns_are_listed_newest_first_page_by_page(gateway: Gateway) -> None:
     asked = [(await ask(gateway.url, question(f"Q{n}"))).chunks[0]["firstword"]["turn_id"] for n in range(5)]
     await asyncio.to_thread(gateway.parts.turn_log.flush)
