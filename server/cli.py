@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loadtest.cli import bench
+
+if TYPE_CHECKING:
+    from server.settings import Settings
 
 app = typer.Typer(
     help="A streaming chat server that answers from your documents. Begin with `firstword serve`.",
@@ -105,7 +108,7 @@ def show_config(config: ConfigOption = None) -> None:
     show_settings(settings)
 
 
-def _settings(config: Path | None, overrides: dict[str, Any] | None = None) -> Any:
+def _settings(config: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
     from server.settings import load_settings
 
     given = {key: value for key, value in (overrides or {}).items() if value is not None}

@@ -74,9 +74,10 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
         await asyncio.gather(*first)
 
         report("loading the tokenizer")
-        template = await asyncio.to_thread(ChatTemplate, chat_model(settings))
+        model = chat_model(settings)
+        template = await asyncio.to_thread(ChatTemplate, model)
         engine = SupervisedEngine(
-            lambda: make_engine(settings, template), backoff_s=settings.engine.restart_backoff_s
+            lambda: make_engine(settings, model, template), backoff_s=settings.engine.restart_backoff_s
         )
         # From here the engine loads in processes of its own, beside all that follows.
         engine.start()
@@ -171,10 +172,10 @@ def model_name(settings: Settings) -> str:
     return settings.engine.model.rstrip("/").rpartition("/")[2]
 
 
-def make_engine(settings: Settings, template: ChatTemplate) -> Engine:
+def make_engine(settings: Settings, model: str, template: ChatTemplate) -> Engine:
     if settings.engine.kind == "simulated":
         return SimulatedEngine(settings.engine, template)
-    return EmbeddedEngine(settings.engine, chat_model(settings))
+    return EmbeddedEngine(settings.engine, model)
 
 
 def make_embedder(settings: Settings) -> Embedder:

@@ -70,9 +70,10 @@ class SimulatedSettings(Section):
     """Time between two tokens of one answer."""
     kv_blocks: int = Field(4_096, ge=1)
     """Size of the prefix cache in blocks."""
-    reply: str = (
+    reply: str = Field(
         "This is the simulated engine: it measures the gateway and knows nothing. "
-        "It counted {prompt_tokens} prompt tokens, {cached_tokens} of them from its prefix cache. 👋"
+        "It counted {prompt_tokens} prompt tokens, {cached_tokens} of them from its prefix cache. 👋",
+        min_length=1,
     )
     """What it answers."""
 

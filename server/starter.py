@@ -101,8 +101,12 @@ def verify(models_path: Path) -> list[str]:
 
 def prepare(models_path: Path, report: Callable[[str], None]) -> None:
     """Make what is missing. Raises `ModelMissing` when a wheel is absent or damaged."""
-    models_path.mkdir(parents=True, exist_ok=True)
-    with (models_path / ".lock").open("w") as lock:
+    try:
+        models_path.mkdir(parents=True, exist_ok=True)
+        lock = (models_path / ".lock").open("w")
+    except OSError as error:
+        raise _unwritable("the starter models", models_path, error) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second server that starts beside this one waits here
         _prepare_missing(models_path, report)
 
@@ -135,11 +139,15 @@ def _prepare_missing(models_path: Path, report: Callable[[str], None]) -> None:
             staging.rename(folder)
         except OSError as error:
             shutil.rmtree(staging, ignore_errors=True)
-            raise ModelMissing(
-                f"{model.name} could not be written to {models_path}: {error.strerror or error}",
-                next_step="free 400 MB there, or set data_dir to another disk, and run it again",
-            ) from error
+            raise _unwritable(model.name, models_path, error) from error
         report(f"{model.name} is ready")
+
+
+def _unwritable(what: str, models_path: Path, error: OSError) -> ModelMissing:
+    return ModelMissing(
+        f"{what} could not be written to {models_path}: {error.strerror or error}",
+        next_step="free 400 MB there, or set data_dir to another disk, and run it again",
+    )
 
 
 def _source(model: StarterModel) -> Path:
@@ -176,6 +184,8 @@ def main() -> int:
         except ModelMissing as error:
             progress.console.print(f"[red]error[/red] {error.message}\n  → {error.next_step}")
             return error.exit_code
+        except KeyboardInterrupt:  # the next call goes on with what is missing
+            return 130
     return 0
 
 

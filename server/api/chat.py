@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.api import frames
-from server.api.gate import Gate, gate_of
+from server.api.gate import gate_of
 from server.api.schema import ChatRequest, parse_chat_request, to_turn_request
 from server.errors import FirstwordError, Internal, NotFound, TooLarge
 from server.parts import Parts
@@ -28,9 +28,8 @@ _CLIENT_GONE = Response(status_code=499)
 
 
 async def chat_completions(request: Request) -> Response:
-    gate = gate_of(request)
-    parts = gate.ready_parts()
-    chat, turn = await accept(request, gate, parts)
+    parts = gate_of(request).ready_parts()
+    chat, turn = await accept(request, parts)
     if chat.stream:
         return await _stream(request, chat, turn, parts)
     answer = await _unless_gone(request, _collect(chat, turn, parts))
@@ -40,7 +39,7 @@ async def chat_completions(request: Request) -> Response:
     return Response(answer, media_type="application/json", headers=headers)
 
 
-async def accept(request: Request, gate: Gate, parts: Parts) -> tuple[ChatRequest, Turn]:
+async def accept(request: Request, parts: Parts) -> tuple[ChatRequest, Turn]:
     """Bytes → validated request, key → tenant; the turn and its ids are made here."""
     clock = request.scope["state"]["clock"]
     tenant = parts.authenticator.tenant(request.headers.get("authorization"))

@@ -6,11 +6,12 @@ A field is honoured, accepted because it changes nothing, or refused by name; no
 
 from __future__ import annotations
 
+import difflib
 import json
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from server.context.template import Message
 from server.engine.protocol import Sampling
@@ -49,9 +50,11 @@ _NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
     "tool_calls": ([],),
     "reasoning": ("",),
     "reasoning_content": ("",),
-    "firstword": (),
 }
 """Clients send replies back as they got them; null is neutral everywhere."""
+
+_OURS_IN_MESSAGE = "firstword"
+"""Accepted with any value: what a reply carried of ours."""
 
 
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,7 +100,7 @@ class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=2)] | None = None
-    min_tokens: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
     ignore_eos: bool = False
 
     @property
@@ -159,7 +162,7 @@ def to_turn_request(request: ChatRequest, settings: Settings) -> TurnRequest:
         presence_penalty=_first(request.presence_penalty, 0.0),
         frequency_penalty=_first(request.frequency_penalty, 0.0),
         repetition_penalty=_first(request.repetition_penalty, generation.repetition_penalty),
-        min_tokens=request.min_tokens if isinstance(request.min_tokens, int) else 0,
+        min_tokens=_first(request.min_tokens, 0),
         ignore_eos=request.ignore_eos,
     )
     if sampling.min_tokens > max_tokens:
@@ -213,7 +216,7 @@ def _check_messages(messages: list[Any]) -> None:
             continue
         where = f"messages[{position}]"
         for name in [*message]:
-            if _is_neutral(_NEUTRAL_IN_MESSAGE, name, message[name]) or name == "firstword":
+            if name == _OURS_IN_MESSAGE or _is_neutral(_NEUTRAL_IN_MESSAGE, name, message[name]):
                 del message[name]
             elif name not in _MESSAGE_FIELDS:
                 raise UnknownParameter(f"'{where}.{name}' is not supported", param=f"{where}.{name}")
@@ -249,8 +252,6 @@ def _message(message: WireMessage) -> Message:
 
 
 def _hint(name: str) -> str:
-    import difflib
-
     close = difflib.get_close_matches(name, _CHAT_FIELDS, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 

@@ -37,8 +37,6 @@ from server.engine.protocol import (
 from server.errors import ConfigError
 from server.settings import EngineSettings
 
-log = logging.getLogger(__name__)
-
 _DEATH_POLL_S = 0.1
 _SHUTDOWN_S = 3.0
 """After this the engine's processes are killed; by then no stream is left that could mind."""

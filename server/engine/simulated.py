@@ -142,7 +142,8 @@ class SimulatedEngine:
                 finally:
                     self._leave_prefill_lane()
                 prefill: Prefill | None = Prefill(scheduled_at, time.monotonic(), cached_tokens)
-                reply = self._simulated.reply.format(prompt_tokens=len(prompt), cached_tokens=cached_tokens)
+                reply = self._simulated.reply.replace("{prompt_tokens}", str(len(prompt)))
+                reply = reply.replace("{cached_tokens}", str(cached_tokens))
                 for token_ids, text, finish_reason in self._answer(reply, request):
                     if prefill is None:
                         await self._pause(self._simulated.token_interval_ms / 1_000, aborted)

@@ -81,6 +81,11 @@ def test_a_data_dir_that_cannot_be_made_is_named() -> None:
     )
 
 
+def test_models_that_cannot_be_written_are_named() -> None:
+    result = firstword("models", "prepare", FIRSTWORD_DATA_DIR="/proc/none")
+    assert_told(result, 3, "/proc/none", "data_dir")
+
+
 def test_a_port_in_use_ends_with_4() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

