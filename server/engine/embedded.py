@@ -13,10 +13,12 @@ import importlib
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,7 @@ class EmbeddedEngine:
         )
         if self._closing.is_set():
             raise EngineDead("shut down while starting")
+        _keep_interrupts_from_children()
         return AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stat_logger()])
 
     def _stat_logger(self) -> Any:
@@ -170,6 +173,16 @@ class EmbeddedEngine:
             return
         llm, self._llm = self._llm, None
         await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
+
+
+def _keep_interrupts_from_children() -> None:
+    """Ctrl-C goes to every process of the terminal; the engine's must live on while running streams finish.
+
+    Processes that this thread starts inherit its blocked signals. The resource tracker of multiprocessing
+    unblocks them where it has to be started first, so it is started before.
+    """
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def import_vllm(settings: EngineSettings, *, local: bool) -> None:

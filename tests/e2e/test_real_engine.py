@@ -145,17 +145,33 @@ def test_a_client_that_leaves_in_mid_answer_frees_the_engine(real_server: Server
     assert gauge(real_server, "firstword_engine_kv_cache_usage_ratio") == 0
 
 
-def engine_core(server: ServerProcess) -> int:
-    """The engine core's process id; vLLM names it so."""
+def engine_process(server: ServerProcess, name: str = "VLLM::EngineCore") -> int:
+    """The process id of one of the engine's processes; vLLM names them so."""
     for child in subprocess.run(
         ["ps", "-e", "-o", "pid=,args="], capture_output=True, text=True, check=True
     ).stdout.splitlines():
         pid, _, arguments = child.strip().partition(" ")
-        if "VLLM::EngineCore" in arguments:
+        if name in arguments:
             with contextlib.suppress(OSError):
                 if os.getsid(int(pid)) == server.process.pid:
                     return int(pid)
-    raise AssertionError("no engine core is running")
+    raise AssertionError(f"no {name} is running")
+
+
+def test_ctrl_c_at_the_terminal_leaves_the_engine_to_finish_its_streams(real_server: ServerProcess) -> None:
+    """A terminal sends SIGINT to every process of the server; here the engine's get it and the gateway does not."""
+    body = question("Tell me about documents.", stream=True, max_tokens=24, ignore_eos=True)
+    with httpx.Client(base_url=real_server.url, timeout=120, trust_env=False) as client:
+        with client.stream("POST", CHAT, json=body) as response:
+            lines = response.iter_lines()
+            while '"content":"' not in next(lines):
+                pass
+            for name in ("VLLM::EngineCore", "VLLM::Worker"):
+                os.kill(engine_process(real_server, name), signal.SIGINT)
+            rest = "".join(lines)
+        assert '"finish_reason":"length"' in rest
+        assert "engine_died" not in rest
+        assert client.get("/health/ready").status_code == 200
 
 
 @pytest.mark.anyio
@@ -168,7 +184,7 @@ async def test_kill_9_of_the_engine_core_ends_streams_with_an_error_and_heals(
             seen = events(response)
             await anext(seen)
             await anext(seen)
-            os.kill(engine_core(real_server), signal.SIGKILL)
+            os.kill(engine_process(real_server), signal.SIGKILL)
             killed_at = time.monotonic()
             rest = [chunk async for chunk in seen]
             took_s = time.monotonic() - killed_at
