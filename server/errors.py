@@ -6,10 +6,13 @@
     │   ├── UnknownParameter          a field that is not supported, refused by name
     │   ├── InvalidParameter          a supported field with a value out of its bounds
     │   ├── ContextTooLong            the prompt does not fit the model's context
+    │   ├── MalformedRequest          what came is not HTTP
     │   └── MethodNotAllowed     405
     ├── Unauthorized             401  authentication_error
+    ├── Forbidden                403  permission_error
     ├── NotFound                 404  not_found_error
     ├── TooLarge                 413  invalid_request_error
+    ├── HeadersTooLarge          431  invalid_request_error
     ├── Busy                     429  rate_limit_error          retryable
     ├── Internal                 500  server_error
     ├── Unavailable              503  server_error              retryable
@@ -64,10 +67,20 @@ class ContextTooLong(BadRequest):
     code = "context_length_exceeded"
 
 
+class MalformedRequest(BadRequest):
+    code = "malformed_request"
+
+
 class Unauthorized(FirstwordError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
+
+
+class Forbidden(FirstwordError):
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
 
 
 class NotFound(FirstwordError):
@@ -85,6 +98,12 @@ class TooLarge(FirstwordError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class HeadersTooLarge(FirstwordError):
+    status = 431
+    type = "invalid_request_error"
+    code = "headers_too_large"
 
 
 class Busy(FirstwordError):

@@ -22,6 +22,7 @@ from server.context.template import ChatTemplate
 from server.engine.detached import run_detached
 from server.engine.embedded import EmbeddedEngine, import_vllm
 from server.engine.protocol import Engine
+from server.engine.reply import ReplyParsers
 from server.engine.simulated import SimulatedEngine
 from server.engine.supervisor import SupervisedEngine
 from server.errors import ConfigError, ModelMissing
@@ -40,9 +41,19 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Deployment:
+    """What a request has to fit."""
+
+    settings: Settings
+    vocabulary_size: int
+    takes_tools: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     settings: Settings
     model_name: str
+    deployment: Deployment
     authenticator: Authenticator
     admission: Admission
     drain: Drain
@@ -50,6 +61,8 @@ class Parts:
     store: DocumentStore
     template: ChatTemplate
     assembler: Assembler
+    reply_parsers: ReplyParsers | None
+    """None where the model's text is the answer as it stands."""
     engine: SupervisedEngine
     metrics: Metrics
     turn_log: TurnLog
@@ -67,7 +80,8 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
         if uses_starter(settings) and not starter_is_prepared(settings.models_path):
             report("preparing the starter models (once)")
             first.append(_prepare_starter_models(settings))
-        if settings.engine.kind == "embedded":
+        has_parsers = bool(settings.engine.tool_parser or settings.engine.reasoning_parser)
+        if settings.engine.kind == "embedded" or has_parsers:
             report("importing vLLM")
             local = _is_local(settings)
             first.append(run_detached(lambda: import_vllm(settings.engine, local=local), "import-vllm"))
@@ -76,9 +90,13 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
         report("loading the tokenizer")
         model = chat_model(settings)
         template = await asyncio.to_thread(ChatTemplate, model)
-        engine = SupervisedEngine(
-            lambda: make_engine(settings, model, template), backoff_s=settings.engine.restart_backoff_s
-        )
+        reply_parsers = None
+        if has_parsers:
+            report("loading the reply parsers")
+            reply_parsers = await run_detached(
+                lambda: ReplyParsers(settings.engine, template.tokenizer), "import-parsers"
+            )
+        engine = SupervisedEngine(lambda: make_engine(settings, model, template), settings.engine)
         # From here the engine loads in processes of its own, beside all that follows.
         engine.start()
         stack.push_async_callback(engine.close)
@@ -102,13 +120,17 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
         parts = Parts(
             settings=settings,
             model_name=model_name(settings),
+            deployment=Deployment(
+                settings, template.vocabulary_size, bool(reply_parsers and reply_parsers.takes_tools)
+            ),
             authenticator=Authenticator(settings.auth),
-            admission=Admission(settings.admission),
+            admission=Admission(settings.admission, n_tenants=len(settings.auth.api_keys)),
             drain=Drain(settings.http.shutdown_grace_s),
             retriever=retriever,
             store=store,
             template=template,
             assembler=Assembler(template, settings.prompt),
+            reply_parsers=reply_parsers,
             engine=engine,
             metrics=Metrics(),
             turn_log=turn_log,
@@ -259,6 +281,11 @@ def _observe(parts: Parts) -> None:
     observe, count, engine = parts.metrics.observe, parts.metrics.observe_count, parts.engine
     observe("firstword_active_streams", "Turns that hold a permit", lambda: parts.admission.running_turns)
     observe("firstword_queue_depth", "Turns that wait for a permit", lambda: parts.admission.queued_turns)
+    observe(
+        "firstword_prefill_tokens_in_flight",
+        "Prompt tokens that the engine was given to compute and has not finished",
+        lambda: parts.admission.prefill_tokens,
+    )
     observe(
         "firstword_engine_running_requests",
         "Requests in the engine's batch, as its scheduler last said",

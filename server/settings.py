@@ -40,23 +40,54 @@ class HttpSettings(Section):
     """Address to listen on. Anything but loopback needs `auth.api_keys` or `auth.allow_anonymous`."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
-    max_body_bytes: int = Field(1_000_000, ge=1_024, le=100_000_000)
-    """Largest request body that is read; above it the answer is 413."""
-    max_messages: int = Field(512, ge=1, le=10_000)
-    """Most messages one request may carry."""
     heartbeat_s: float = Field(10.0, gt=0, le=15)
     """A silent stream gets a comment this often, before its first token too."""
     send_timeout_s: float = Field(30.0, gt=0, le=600)
     """A reader that takes nothing for this long is cut off."""
+    write_buffer_bytes: int = Field(16_384, ge=1_024, le=16_777_216)
+    """Bytes that may wait for a slow reader; beyond them its tokens are merged into one frame until it reads."""
+    header_timeout_s: float = Field(10.0, gt=0, le=600)
+    """A connection that has begun a request and not finished its headers for this long is closed."""
     shutdown_grace_s: float = Field(10.0, ge=0, le=600)
     """Running streams may finish for this long after SIGTERM."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the API from a browser; none by default."""
 
 
+class LimitSettings(Section):
+    """What one request may ask for; beyond it the answer is 400, 413 or 431."""
+
+    max_body_bytes: int = Field(1_000_000, ge=1_024, le=100_000_000)
+    """Largest request body that is read; above it the answer is 413."""
+    max_header_bytes: int = Field(32_768, ge=1_024, le=1_048_576)
+    """Longest request line and headers together; above it the answer is 431."""
+    max_messages: int = Field(512, ge=1, le=10_000)
+    """Most messages one request may carry."""
+    max_tokens: int = Field(16_384, ge=1)
+    """Longest answer that may be asked for; the model's context bounds it too."""
+    max_choices: int = Field(8, ge=1, le=128)
+    """Most answers to one request (`n`)."""
+    max_stop_strings: int = Field(16, ge=1, le=256)
+    """Most stop strings."""
+    max_stop_characters: int = Field(256, ge=1, le=4_096)
+    """Longest stop string; a stream holds that much text back."""
+    max_logit_biases: int = Field(300, ge=0, le=10_000)
+    """Most tokens that `logit_bias` may name."""
+    max_top_logprobs: int = Field(20, ge=0, le=20)
+    """Most alternatives that are told with each token."""
+    max_tools: int = Field(64, ge=0, le=1_024)
+    """Most tools one request may offer."""
+    max_schema_bytes: int = Field(16_384, ge=64, le=1_000_000)
+    """Largest JSON schema, of a tool or of the answer."""
+    max_schema_depth: int = Field(16, ge=1, le=100)
+    """Deepest nesting of a JSON schema."""
+
+
 class AuthSettings(Section):
     api_keys: dict[str, SecretStr] = {}
     """Tenant name to API key. Empty: no key is asked for, which only a loopback address allows."""
+    priority_tenants: tuple[str, ...] = ()
+    """Tenants that may ask for `service_tier: "priority"`."""
     allow_anonymous: bool = False
     """Serve without keys on an address that others can reach."""
     cache_secret: SecretStr = SecretStr("")
@@ -103,8 +134,20 @@ class EngineSettings(Section):
     """Share of the GPU's memory for weights and KV cache."""
     tensor_parallel_size: int = Field(1, ge=1, le=64)
     """GPUs one model is spread over."""
+    tool_parser: str = ""
+    """vLLM's name of the parser that finds tool calls in the model's text; empty: tools are refused."""
+    reasoning_parser: str = ""
+    """vLLM's name of the parser that tells reasoning from the answer; empty: all text is the answer."""
     restart_backoff_s: float = Field(1.0, gt=0, le=60)
     """Pause before the first restart after a crash; doubles each time, up to a minute."""
+    canary_s: float = Field(15.0, gt=0, le=3_600)
+    """An engine that has been idle this long is asked for one token, to see that it still answers."""
+    stall_s: float = Field(20.0, gt=0, le=3_600)
+    """An engine with work that finishes no step for this long is not ready any more."""
+    stall_restart_s: float = Field(60.0, gt=0, le=3_600)
+    """And after this much longer it is ended and started anew."""
+    retry_wait_s: float = Field(90.0, ge=0, le=3_600)
+    """A turn whose engine failed before its first token waits this long for one that answers, and tries once more."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "ERROR"
     """vLLM's own log; below ERROR its start is talkative."""
     simulated: SimulatedSettings = SimulatedSettings()
@@ -166,6 +209,10 @@ class AdmissionSettings(Section):
     """Turns that retrieve or generate at the same time."""
     max_queued_turns: int = Field(64, ge=0, le=100_000)
     """Turns that may wait for a permit; the next one is refused at once with 429."""
+    queue_share_per_key: float = Field(0.5, gt=0, le=1)
+    """Share of that line which one API key may fill, when there are several."""
+    max_prefill_tokens: int = Field(4_096, ge=32)
+    """Prompt tokens that the engine is given to compute at a time; tokens it has in its prefix cache do not count."""
     retry_after_s: float = Field(1.0, gt=0, le=3_600)
     """What a refused client is told to wait."""
 
@@ -189,7 +236,9 @@ class Settings(BaseSettings):
     data_dir: Path = Path("var")
     """Where models, documents and the turn log are kept; relative to the project."""
     http: HttpSettings = HttpSettings()
-    """The listening socket and its bounds."""
+    """The listening socket and its pace."""
+    limits: LimitSettings = LimitSettings()
+    """What one request may ask for."""
     auth: AuthSettings = AuthSettings()
     """Who may call."""
     engine: EngineSettings = EngineSettings()
@@ -218,6 +267,13 @@ class Settings(BaseSettings):
     def _prompt_fits(self) -> Settings:
         if self.generation.max_tokens >= self.engine.max_model_len:
             raise ValueError("generation.max_tokens must be below engine.max_model_len")
+        return self
+
+    @model_validator(mode="after")
+    def _priority_tenants_have_keys(self) -> Settings:
+        for tenant in self.auth.priority_tenants:
+            if tenant not in self.auth.api_keys:
+                raise ValueError(f"auth.priority_tenants names {tenant!r}, which has no key in auth.api_keys")
         return self
 
     @property

@@ -22,14 +22,27 @@ from server.engine.protocol import (
     PromptTooLong,
     RequestAborted,
     RequestFailed,
+    RequestRefused,
     Sampling,
 )
-from server.errors import Busy, ContextTooLong, EngineDied, FirstwordError, Internal, ShuttingDown
+from server.engine.reply import ReplyReader, ToolUse
+from server.errors import (
+    Busy,
+    ContextTooLong,
+    EngineDied,
+    FirstwordError,
+    Internal,
+    InvalidParameter,
+    ShuttingDown,
+)
+from server.guard.admission import Permit, Tier, engine_priority
 from server.parts import Parts
 from server.telemetry.timing import TurnClock
 from server.telemetry.turnlog import Outcome, TurnRecord
 
 _RETRY_AFTER_DEATH_S = 5.0
+_SMALL_PROMPT_CHARACTERS = 4_000
+"""Tokenised in less than a millisecond: a thread would take longer to be woken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +54,8 @@ class TurnRequest:
     retrieve: bool
     top_k: int
     stream: bool
+    tier: Tier = "default"
+    tool_use: ToolUse | None = None
 
 
 @dataclass(slots=True)
@@ -57,7 +72,9 @@ class Turn:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int | None = None
     finish_reason: FinishReason | None = None
+    """Of the answer that ended last."""
     outcome: Outcome = "failed"
     error_code: str | None = None
 
@@ -70,14 +87,14 @@ async def run_turn(turn: Turn, parts: Parts) -> AsyncGenerator[Delta, None]:
     """
     clock = turn.clock
     try:
-        async with parts.admission.permit():  # 2. admit
+        async with parts.admission.permit(turn.tenant, turn.request.tier) as permit:  # 2. admit
             clock.end("admit")
             conversation = recall(turn.request.messages)  # 3. recall
             turn.number = conversation.turn
             clock.end("recall")
             passages = await _retrieve(turn, conversation, parts)  # 4. retrieve
             prompt = await _assemble(turn, conversation, passages, parts)  # 5. assemble
-            async with aclosing(_generate(turn, prompt, parts)) as deltas:  # 6. generate
+            async with aclosing(_generate(turn, prompt, permit, parts)) as deltas:  # 6. generate
                 async for delta in deltas:
                     yield delta  # 7. emit
         turn.outcome = "finished"
@@ -112,45 +129,110 @@ async def _assemble(
         max_model_len = parts.engine.limits.max_model_len
     except EngineDead as error:
         raise EngineDied(str(error), retry_after_s=_RETRY_AFTER_DEATH_S) from error
-    max_tokens = turn.request.sampling.max_tokens
-    prompt = await asyncio.to_thread(
-        parts.assembler.assemble, conversation, passages, max_tokens, max_model_len
-    )
+    request = turn.request
+    tools = request.tool_use.tools if request.tool_use and request.tool_use.choice != "none" else ()
+
+    def assemble() -> Prompt:
+        max_tokens = request.sampling.max_tokens
+        return parts.assembler.assemble(conversation, passages, max_tokens, max_model_len, tools)
+
+    n_characters = sum(len(message.content) for message in request.messages)
+    if n_characters + sum(len(passage.text) for passage in passages) > _SMALL_PROMPT_CHARACTERS or tools:
+        prompt = await asyncio.to_thread(assemble)
+    else:
+        prompt = assemble()
     turn.passages = prompt.passages
     turn.prompt_tokens = len(prompt.token_ids)
     turn.clock.end("assemble")
     return prompt
 
 
-async def _generate(turn: Turn, prompt: Prompt, parts: Parts) -> AsyncGenerator[Delta, None]:
-    if parts.drain.begun:
-        raise ShuttingDown("the server is shutting down", retry_after_s=1)
-    request = GenerateRequest(
+async def _generate(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) -> AsyncGenerator[Delta, None]:
+    """A failure before the first token is tried once more; after it, never."""
+    request = await _engine_request(turn, prompt, permit, parts)
+    attempts = 2
+    while True:
+        attempts -= 1
+        try:
+            async with aclosing(_attempt(turn, request, permit, parts)) as deltas:
+                async for delta in deltas:
+                    yield delta
+            return
+        except (EngineDead, RequestFailed) as error:
+            if attempts and not turn.completion_tokens and await _engine_answers_again(parts):
+                continue
+            if isinstance(error, EngineDead):
+                raise EngineDied(
+                    f"the engine went away: {error}", retry_after_s=_RETRY_AFTER_DEATH_S
+                ) from error
+            raise Internal(f"the engine could not go on with this answer: {error}") from error
+        except RequestAborted as error:
+            raise ShuttingDown("the server is shutting down", retry_after_s=1) from error
+        except RequestRefused as error:
+            raise InvalidParameter(f"the engine refuses this request: {error}") from error
+        except PromptTooLong as error:
+            raise ContextTooLong("the prompt fills the model's context", param="messages") from error
+
+
+async def _engine_request(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) -> GenerateRequest:
+    """Once the engine has room for the prefill that it will really have to compute."""
+    salt = parts.authenticator.cache_salt(turn.tenant)
+    await permit.take_prefill(parts.engine.prefill_tokens(prompt.token_ids, salt))
+    turn.clock.end("admit")
+    return GenerateRequest(
         request_id=turn.turn_id,
         prompt_token_ids=prompt.token_ids,
         sampling=replace(turn.request.sampling, max_tokens=prompt.max_tokens),
-        salt=parts.authenticator.cache_salt(turn.tenant),
+        salt=salt,
+        priority=engine_priority(turn.request.tier),
     )
+
+
+async def _attempt(
+    turn: Turn, request: GenerateRequest, permit: Permit, parts: Parts
+) -> AsyncGenerator[Delta, None]:
+    if parts.drain.begun:
+        raise ShuttingDown("the server is shutting down", retry_after_s=1)
+    reader = _open_reader(turn, request, parts)
+    clock = turn.clock
+    with parts.drain.running(turn.turn_id):
+        async with aclosing(parts.engine.generate(request)) as deltas:
+            async for delta in deltas:
+                if delta.prefill is not None:
+                    permit.give_prefill_back()
+                    turn.cached_tokens = delta.prefill.cached_tokens
+                    clock.end("engine_queue", delta.prefill.scheduled_at)
+                    clock.end("prefill", delta.prefill.first_token_at)
+                clock.token()
+                turn.completion_tokens += len(delta.token_ids)
+                told = delta if reader is None else reader.read(delta)
+                if told.finish_reason is not None:
+                    turn.finish_reason = told.finish_reason
+                    turn.reasoning_tokens = None if reader is None else reader.reasoning_tokens
+                yield told
+
+
+def _open_reader(turn: Turn, request: GenerateRequest, parts: Parts) -> ReplyReader | None:
+    parsers, tool_use = parts.reply_parsers, turn.request.tool_use
+    if parsers is None or not (tool_use or parsers.tells_reasoning):
+        return None
+    return parsers.open(tool_use, request.prompt_token_ids, request.sampling.n)
+
+
+async def _engine_answers_again(parts: Parts) -> bool:
+    """Wait for an engine, for a bounded time; false when none comes or the server shuts down."""
+    ready = asyncio.ensure_future(parts.engine.ready())
+    drain = asyncio.ensure_future(parts.drain.begins())
     try:
-        with parts.drain.running(turn.turn_id):
-            async with aclosing(parts.engine.generate(request)) as deltas:
-                async for delta in deltas:
-                    if delta.prefill is not None:
-                        turn.cached_tokens = delta.prefill.cached_tokens
-                        turn.clock.end("engine_queue", delta.prefill.scheduled_at)
-                        turn.clock.end("prefill", delta.prefill.first_token_at)
-                    turn.clock.token()
-                    turn.completion_tokens += len(delta.token_ids)
-                    turn.finish_reason = delta.finish_reason
-                    yield delta
-    except EngineDead as error:
-        raise EngineDied(f"the engine went away: {error}", retry_after_s=_RETRY_AFTER_DEATH_S) from error
-    except RequestAborted as error:
-        raise ShuttingDown("the server is shutting down", retry_after_s=1) from error
-    except RequestFailed as error:
-        raise Internal(f"the engine could not go on with this answer: {error}") from error
-    except PromptTooLong as error:
-        raise ContextTooLong("the prompt fills the model's context", param="messages") from error
+        await asyncio.wait(
+            (ready, drain),
+            timeout=parts.settings.engine.retry_wait_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        return ready.done() and not drain.done()
+    finally:
+        ready.cancel()
+        drain.cancel()
 
 
 def _record(turn: Turn, parts: Parts) -> None:

@@ -62,6 +62,7 @@ def make_settings(tmp_path: Path, chat_model_path: Path, knowledge: Path) -> Mak
             "engine.model": str(chat_model_path),
             "engine.dtype": "float32",
             "engine.restart_backoff_s": 0.1,
+            "engine.tool_parser": "",
             "engine.simulated.token_interval_ms": 2.0,
             "retrieval.embedder_kind": "hashing",
             "retrieval.min_score": -1.0,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -16,14 +17,19 @@ from starlette.types import Receive, Scope, Send
 
 from server.api import frames
 from server.api.gate import gate_of
-from server.api.schema import ChatRequest, parse_chat_request, to_turn_request
-from server.errors import FirstwordError, Internal, NotFound, TooLarge
+from server.api.request import parse_chat_request, to_turn_request
+from server.api.schema import ChatRequest
+from server.engine.protocol import RequestRefused
+from server.engine.reply import ReplyParsers, ToolUse
+from server.errors import FirstwordError, Forbidden, Internal, InvalidParameter, NotFound, TooLarge
 from server.parts import Parts
-from server.turn import Turn, run_turn
+from server.turn import Turn, TurnRequest, run_turn
 
 log = logging.getLogger(__name__)
 
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+_SMALL_BODY_BYTES = 65_536
+"""Parsed on the event loop in a few milliseconds at most."""
 _CLIENT_GONE = Response(status_code=499)
 
 
@@ -40,15 +46,44 @@ async def chat_completions(request: Request) -> Response:
 
 
 async def accept(request: Request, parts: Parts) -> tuple[ChatRequest, Turn]:
-    """Bytes → validated request, key → tenant; the turn and its ids are made here."""
-    clock = request.scope["state"]["clock"]
+    """Bytes → validated request, key → tenant; the turn and its ids are made here.
+
+    Whoever cannot be admitted is told before anything is read.
+    """
+    settings = parts.settings
     tenant = parts.authenticator.tenant(request.headers.get("authorization"))
-    chat = parse_chat_request(await read_body(request, parts.settings.http.max_body_bytes))
+    parts.admission.refuse_when_full(tenant)
+    body = await read_body(request, settings.limits.max_body_bytes)
+    if len(body) > _SMALL_BODY_BYTES:
+        chat = await asyncio.to_thread(parse_chat_request, body)
+    else:
+        chat = parse_chat_request(body)
     if chat.model not in (None, parts.model_name):
         raise NotFound(
-            f"there is no model {chat.model!r}; this server has {parts.model_name!r}", param="model"
+            f"there is no model {chat.model[:256]!r}; this server has {parts.model_name!r}", param="model"
         )
-    return chat, Turn(request=to_turn_request(chat, parts.settings), tenant=tenant, clock=clock)
+    if chat.service_tier == "priority" and tenant not in settings.auth.priority_tenants:
+        raise Forbidden("this API key may not ask for priority", param="service_tier")
+    turn_request = to_turn_request(chat, parts.deployment)
+    if turn_request.tool_use is not None and parts.reply_parsers is not None:
+        turn_request = await asyncio.to_thread(
+            _constrain, turn_request, turn_request.tool_use, parts.reply_parsers
+        )
+    return chat, Turn(request=turn_request, tenant=tenant, clock=request.scope["state"]["clock"])
+
+
+def _constrain(request: TurnRequest, tool_use: ToolUse, parsers: ReplyParsers) -> TurnRequest:
+    """With what the tools demand of the answer. Raises `InvalidParameter`."""
+    try:
+        constraint = parsers.constrain(tool_use, request.sampling.grammar)
+    except RequestRefused as error:
+        raise InvalidParameter(f"tools: {error}", param="tools") from error
+    sampling = replace(
+        request.sampling,
+        grammar=constraint.grammar,
+        skip_special_tokens=constraint.skip_special_tokens,
+    )
+    return replace(request, sampling=sampling)
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -97,22 +132,23 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
 
 async def _emit(chat: ChatRequest, turn: Turn, parts: Parts) -> AsyncGenerator[bytes, None]:
     """Deltas → frames. Control comes back when a frame was handed to the socket."""
-    rendered = frames.Frames(turn, parts.model_name)
+    rendered = frames.Frames(turn, parts.model_name, chat.service_tier)
+    unfinished = turn.request.sampling.n
     opened = False
     async with aclosing(run_turn(turn, parts)) as deltas:
         async for delta in deltas:
+            content = rendered.content(delta)
             if not opened:
                 opened = True
-                yield rendered.role()
-            if delta.text:
-                yield rendered.text(delta.text)
-                if turn.clock.ttft_ms is None:
+                content = rendered.role() + content
+            if content:
+                yield content
+                if turn.clock.ttft_ms is None and (delta.text or delta.reasoning or delta.tool_calls):
                     turn.clock.end("first_byte")
             if delta.finish_reason is not None:
-                yield rendered.finish()
-                if chat.include_usage:
-                    yield rendered.usage()
-    yield frames.DONE
+                unfinished -= 1
+                yield rendered.finish(delta.index, delta.finish_reason, last=not unfinished)
+    yield rendered.usage() + frames.DONE if chat.include_usage else frames.DONE
 
 
 class TurnStream(EventSourceResponse):
@@ -149,13 +185,13 @@ class TurnStream(EventSourceResponse):
 
 
 async def _collect(chat: ChatRequest, turn: Turn, parts: Parts) -> bytes:
-    pieces: list[str] = []
+    collected = frames.Collected(turn.request.sampling.n)
     async with aclosing(run_turn(turn, parts)) as deltas:
         async for delta in deltas:
-            if delta.text and not pieces:
+            if turn.clock.ttft_ms is None and (delta.text or delta.reasoning or delta.tool_calls):
                 turn.clock.end("first_byte")
-            pieces.append(delta.text)
-    return frames.completion(turn, parts.model_name, "".join(pieces))
+            collected.add(delta)
+    return collected.body(turn, parts.model_name, chat.service_tier)
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes | None:

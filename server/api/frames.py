@@ -5,54 +5,78 @@ Frames of one answer differ in little: what stays is rendered once, a token's te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from retrieval.types import Passage
+from server.engine.protocol import Delta, FinishReason, Logprob, TokenLogprobs, ToolCallPiece
 from server.errors import FirstwordError, envelope
 from server.telemetry.timing import PHASES
 from server.turn import Turn
 
 DONE = b"data: [DONE]\n\n"
-HEARTBEAT = b": keep-alive\n\n"
 
 _QUOTE_CHARACTERS = 240
 _encode = msgspec.json.encode
 
 
 class Frames:
-    """The frames of one streamed answer."""
+    """The frames of one streamed answer, or of several side by side."""
 
-    def __init__(self, turn: Turn, model: str) -> None:
+    def __init__(self, turn: Turn, model: str, service_tier: str | None = None) -> None:
         self._turn = turn
-        self._head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b' % (
+        self._head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b%b' % (
             _encode(completion_id(turn)),
             turn.created,
             _encode(model),
+            b"" if service_tier is None else b',"service_tier":%b' % _encode(service_tier),
         )
-        self._before_text = self._head + b',"choices":[{"index":0,"delta":{"content":'
+        self._before_text = [
+            self._head + b',"choices":[{"index":%d,"delta":{"content":' % index
+            for index in range(turn.request.sampling.n)
+        ]
         self._after_text = b'},"logprobs":null,"finish_reason":null}]}\n\n'
 
     def role(self) -> bytes:
-        return b"%b%b%b\n\n" % (
+        """One for each answer; the sources come with the first."""
+        frames = [
+            b'%b,"choices":[{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,'
+            b'"finish_reason":null}]%b}\n\n'
+            % (self._head, index, b"" if index else b',"firstword":%b' % _encode(opening(self._turn)))
+            for index in range(self._turn.request.sampling.n)
+        ]
+        return b"".join(frames)
+
+    def content(self, delta: Delta) -> bytes:
+        """What the delta brought; nothing when it completed no text."""
+        if not (delta.reasoning or delta.tool_calls or delta.logprobs):
+            return self.text(delta.text, delta.index) if delta.text else b""
+        fields: dict[str, Any] = {}
+        if delta.reasoning:
+            fields["reasoning_content"] = delta.reasoning
+        if delta.tool_calls:
+            fields["tool_calls"] = [_tool_call(piece) for piece in delta.tool_calls]
+        if delta.text or not fields:
+            fields["content"] = delta.text
+        return b'%b,"choices":[{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":null}]}\n\n' % (
             self._head,
-            b',"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,'
-            b'"finish_reason":null}],"firstword":',
-            _encode(opening(self._turn)) + b"}",
+            delta.index,
+            _encode(fields),
+            _encode(_logprobs(delta.logprobs)),
         )
 
-    def text(self, text: str) -> bytes:
-        return self._before_text + _encode(text) + self._after_text
+    def text(self, text: str, index: int = 0) -> bytes:
+        return self._before_text[index] + _encode(text) + self._after_text
 
-    def finish(self) -> bytes:
-        return (
-            b'%b,"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":%b}],"firstword":%b}\n\n'
-            % (
-                self._head,
-                _encode(self._turn.finish_reason),
-                _encode({"timing": timing(self._turn)}),
-            )
+    def finish(self, index: int, reason: FinishReason, *, last: bool = True) -> bytes:
+        """`last`: of all answers; the timing comes with it."""
+        return b'%b,"choices":[{"index":%d,"delta":{},"logprobs":null,"finish_reason":%b}]%b}\n\n' % (
+            self._head,
+            index,
+            _encode(reason),
+            b',"firstword":%b' % _encode({"timing": timing(self._turn)}) if last else b"",
         )
 
     def usage(self) -> bytes:
@@ -63,26 +87,63 @@ def error_frame(error: FirstwordError) -> bytes:
     return b"data: " + _encode(envelope(error)) + b"\n\n"
 
 
-def completion(turn: Turn, model: str, text: str) -> bytes:
-    """The body of a non-streaming answer."""
-    return _encode(
-        {
+class Collected:
+    """The non-streaming body, out of the same deltas."""
+
+    def __init__(self, n: int) -> None:
+        self._texts: list[list[str]] = [[] for _ in range(n)]
+        self._reasonings: list[list[str]] = [[] for _ in range(n)]
+        self._calls: list[dict[int, dict[str, Any]]] = [{} for _ in range(n)]
+        self._logprobs: list[list[TokenLogprobs]] = [[] for _ in range(n)]
+        self._reasons: list[FinishReason | None] = [None] * n
+
+    def add(self, delta: Delta) -> None:
+        at = delta.index
+        self._texts[at].append(delta.text)
+        self._reasonings[at].append(delta.reasoning)
+        self._logprobs[at] += delta.logprobs
+        self._reasons[at] = delta.finish_reason
+        for piece in delta.tool_calls:
+            call = self._calls[at].setdefault(piece.index, {"id": piece.id, "name": "", "arguments": ""})
+            call["id"] = call["id"] or piece.id
+            call["name"] += piece.name or ""
+            call["arguments"] += piece.arguments
+
+    def body(self, turn: Turn, model: str, service_tier: str | None = None) -> bytes:
+        body: dict[str, Any] = {
             "id": completion_id(turn),
             "object": "chat.completion",
             "created": turn.created,
             "model": model,
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": text, "refusal": None},
-                    "logprobs": None,
-                    "finish_reason": turn.finish_reason,
-                }
-            ],
+            "choices": [self._choice(index) for index in range(len(self._texts))],
             "usage": usage(turn),
             "firstword": {**opening(turn), "timing": timing(turn)},
         }
-    )
+        if service_tier is not None:
+            body["service_tier"] = service_tier
+        return _encode(body)
+
+    def _choice(self, index: int) -> dict[str, Any]:
+        text = "".join(self._texts[index])
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if reasoning := "".join(self._reasonings[index]):
+            message["reasoning_content"] = reasoning
+        if calls := self._calls[index]:
+            message["content"] = text or None
+            message["tool_calls"] = [
+                {
+                    "id": call["id"],
+                    "type": "function",
+                    "function": {"name": call["name"], "arguments": call["arguments"]},
+                }
+                for call in calls.values()
+            ]
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": _logprobs(self._logprobs[index]),
+            "finish_reason": self._reasons[index],
+        }
 
 
 def completion_id(turn: Turn) -> str:
@@ -126,9 +187,38 @@ def server_timing(turn: Turn) -> str:
 
 
 def usage(turn: Turn) -> dict[str, Any]:
-    return {
+    counted: dict[str, Any] = {
         "prompt_tokens": turn.prompt_tokens,
         "completion_tokens": turn.completion_tokens,
         "total_tokens": turn.prompt_tokens + turn.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": turn.cached_tokens},
     }
+    if turn.reasoning_tokens is not None:
+        counted["completion_tokens_details"] = {"reasoning_tokens": turn.reasoning_tokens}
+    return counted
+
+
+def _tool_call(piece: ToolCallPiece) -> dict[str, Any]:
+    """A call's id, type and name stand in its first piece."""
+    function: dict[str, Any] = {"arguments": piece.arguments}
+    if piece.name is None:
+        return {"index": piece.index, "function": function}
+    return {
+        "index": piece.index,
+        "id": piece.id,
+        "type": "function",
+        "function": {"name": piece.name} | function,
+    }
+
+
+def _logprobs(told: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
+    if not told:
+        return None
+    content = [
+        _logprob(token.drawn) | {"top_logprobs": [_logprob(top) for top in token.top]} for token in told
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _logprob(entry: Logprob) -> dict[str, Any]:
+    return {"token": entry.token, "logprob": entry.logprob, "bytes": list(entry.token.encode())}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from retrieval.types import Passage
 from server.context.ledger import Conversation
@@ -35,6 +36,7 @@ class Assembler:
         passages: Sequence[Passage],
         max_tokens: int,
         max_model_len: int,
+        tools: Sequence[dict[str, Any]] = (),
     ) -> Prompt:
         """Fit the prompt into the context: the oldest turns go first, then the last passages.
 
@@ -44,7 +46,7 @@ class Assembler:
         history = self._recent(conversation.history)
         kept = list(passages)
         while True:
-            token_ids = self._render(conversation, history, kept)
+            token_ids = self._render(conversation, history, kept, tools)
             if len(token_ids) <= budget:
                 room = max_model_len - len(token_ids)
                 return Prompt(token_ids, tuple(kept), min(max_tokens, room))
@@ -68,14 +70,20 @@ class Assembler:
         return recent
 
     def _render(
-        self, conversation: Conversation, history: Sequence[Message], passages: Sequence[Passage]
+        self,
+        conversation: Conversation,
+        history: Sequence[Message],
+        passages: Sequence[Passage],
+        tools: Sequence[dict[str, Any]],
     ) -> list[int]:
         return self._template.render(
             [
                 Message("system", conversation.system or self._settings.system),
                 *history,
                 Message("user", self._user_turn(conversation.question, passages)),
-            ]
+                *conversation.tail,
+            ],
+            tools,
         )
 
     def _user_turn(self, question: str, passages: Sequence[Passage]) -> str:

@@ -19,6 +19,8 @@ class Conversation:
     history: tuple[Message, ...]
     """User and assistant messages before the question, oldest first."""
     question: str
+    tail: tuple[Message, ...] = ()
+    """What came of the question so far: the assistant's tool calls and the tools' answers."""
 
     @property
     def turn(self) -> int:
@@ -36,17 +38,31 @@ class Conversation:
 
 
 def recall(messages: Sequence[Message]) -> Conversation:
-    """Raises `InvalidParameter` unless the last message is the user's and not blank."""
-    last = messages[-1]
-    if last.role != "user":
+    """Raises `InvalidParameter` unless the last message is the user's and not blank, or a tool's."""
+    last = len(messages) - 1
+    if messages[last].role not in ("user", "tool"):
         raise InvalidParameter(
-            f"the last message must have the role 'user', not {last.role!r}",
-            param=f"messages[{len(messages) - 1}].role",
+            f"the last message must have the role 'user' or 'tool', not {messages[last].role!r}",
+            param=f"messages[{last}].role",
         )
-    if not last.content.strip():
-        raise InvalidParameter("the last message is blank", param=f"messages[{len(messages) - 1}].content")
+    asked = next((at for at in range(last, -1, -1) if messages[at].role == "user"), None)
+    if asked is None:
+        raise InvalidParameter("there is no message with the role 'user'", param="messages")
+    if not messages[asked].content.strip():
+        raise InvalidParameter("the user's last message is blank", param=f"messages[{asked}].content")
     system = [message.content for message in messages if message.role == "system"]
-    history = tuple(
-        message for message in messages[:-1] if message.role != "system" and message.content.strip()
+    return Conversation(
+        system="\n\n".join(system) or None,
+        history=_said(messages[:asked]),
+        question=messages[asked].content,
+        tail=_said(messages[asked + 1 :]),
     )
-    return Conversation("\n\n".join(system) or None, history, last.content)
+
+
+def _said(messages: Sequence[Message]) -> tuple[Message, ...]:
+    return tuple(
+        message
+        for message in messages
+        if message.role != "system"
+        and (message.content.strip() or message.tool_calls or message.tool_call_id)
+    )

@@ -8,6 +8,7 @@ piece is tokenised by itself, which also makes a prompt's prefix independent of 
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,16 +18,38 @@ import msgspec
 
 from server.errors import InvalidParameter, ModelMissing
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 # Private-use characters: no tokenizer or template gives them a meaning.
 _MARK = "\ue000{}\ue001"
 _MARKED = re.compile("\ue000(\\d+)\ue001")
 
+_TOOLS_PROMPT = """\
+You may call functions to help with the user's request. They are described between the tags:
+<tools>
+{tools}
+</tools>
+To call one, write a JSON object with its name and arguments between tags, and nothing else:
+<tool_call>
+{{"name": <name>, "arguments": <arguments as a JSON object>}}
+</tool_call>"""
+"""For templates without a place for tools: the layout of NousResearch's Hermes function calling."""
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+
 
 class Message(msgspec.Struct, frozen=True):
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Only of the assistant."""
+    tool_call_id: str = ""
+    """Only of a tool: which call it answers."""
 
 
 class ChatTemplate:
@@ -37,18 +60,18 @@ class ChatTemplate:
 
     def __init__(self, model: str) -> None:
         try:
-            self._tokenizer = _load_tokenizer(model)
+            self.tokenizer = _load_tokenizer(model)
         except (OSError, ValueError) as error:
             raise ModelMissing(
                 f"no tokenizer for the model {model!r}: {str(error).splitlines()[0]}",
                 next_step="name an existing path or model in engine.model",
             ) from error
-        if not self._tokenizer.chat_template:
+        if not self.tokenizer.chat_template:
             raise ModelMissing(
                 f"the model {model!r} has no chat template",
                 next_step="choose an instruct model, or put a chat_template.jinja beside its tokenizer",
             )
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ModelMissing(
                 f"the model {model!r} has no fast tokenizer",
@@ -59,19 +82,25 @@ class ChatTemplate:
         self._data = copy.deepcopy(self._control)
         self._data.encode_special_tokens = True
         self._encode_control = lru_cache(maxsize=256)(self._encode_control_uncached)
+        added = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
+        self._added_token = re.compile("|".join(re.escape(token) for token in added) or "(?!)")
+        self._has_place_for_tools = "tools" in str(self.tokenizer.chat_template)
+        self.vocabulary_size: int = self._control.get_vocab_size(with_added_tokens=True)
 
-    def render(self, messages: Sequence[Message]) -> list[int]:
+    def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Token ids of the conversation, up to where the assistant's next words go.
 
-        Raises `InvalidParameter` when the template refuses the messages (some demand that roles alternate).
+        `tools` are OpenAI's tool objects. Raises `InvalidParameter` when the template refuses the messages
+        (some demand that roles alternate).
         """
-        marked = [
-            {"role": message.role, "content": _MARK.format(position)}
-            for position, message in enumerate(messages)
-        ]
+        pieces = [message.content for message in messages]
+        marked = [self._marked(message, position) for position, message in enumerate(messages)]
+        offered = self._spelt_out(list(tools))
+        if tools and not self._has_place_for_tools:
+            marked = _with_tools_prompt(marked, offered)
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                marked, tokenize=False, add_generation_prompt=True
+            text: str = self.tokenizer.apply_chat_template(
+                marked, tools=offered or None, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:
             raise InvalidParameter(
@@ -79,10 +108,39 @@ class ChatTemplate:
             ) from error
         token_ids: list[int] = []
         for position, piece in enumerate(_MARKED.split(text)):
-            token_ids += (
-                self.encode(messages[int(piece)].content) if position % 2 else self._encode_control(piece)
-            )
+            token_ids += self.encode(pieces[int(piece)]) if position % 2 else self._encode_control(piece)
         return token_ids
+
+    def _marked(self, message: Message, position: int) -> dict[str, Any]:
+        """As templates expect it, with a mark in place of the content."""
+        marked: dict[str, Any] = {"role": message.role, "content": _MARK.format(position)}
+        if message.tool_calls:
+            marked["tool_calls"] = [
+                {
+                    "id": self._spelt_out(call.id),
+                    "type": "function",
+                    "function": {
+                        "name": self._spelt_out(call.name),
+                        "arguments": self._spelt_out(_parsed(call.arguments)),
+                    },
+                }
+                for call in message.tool_calls
+            ]
+            if not self._has_place_for_tools:
+                marked["content"] += _hermes_calls(marked["tool_calls"])
+        if message.tool_call_id:
+            marked["tool_call_id"] = self._spelt_out(message.tool_call_id)
+        return marked
+
+    def _spelt_out(self, value: Any) -> Any:
+        """JSON from outside with its control tokens broken up, since it is tokenised with the template's own text."""
+        if isinstance(value, str):
+            return self._added_token.sub(lambda found: found[0][0] + "\u200b" + found[0][1:], value)
+        if isinstance(value, list):
+            return [self._spelt_out(item) for item in value]
+        if isinstance(value, dict):
+            return {self._spelt_out(key): self._spelt_out(item) for key, item in value.items()}
+        return value
 
     def _encode_control_uncached(self, text: str) -> tuple[int, ...]:
         return tuple(self._control.encode(text, add_special_tokens=False).ids)
@@ -102,6 +160,28 @@ class ChatTemplate:
     def token_offsets(self, text: str) -> Sequence[tuple[int, int]]:
         offsets: Sequence[tuple[int, int]] = self._data.encode(text, add_special_tokens=False).offsets
         return offsets
+
+
+def _with_tools_prompt(marked: list[dict[str, Any]], tools: list[Any]) -> list[dict[str, Any]]:
+    """The tools described in the system message."""
+    described = _TOOLS_PROMPT.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+    if marked and marked[0]["role"] == "system":
+        return [marked[0] | {"content": marked[0]["content"] + "\n\n" + described}, *marked[1:]]
+    return [{"role": "system", "content": described}, *marked]
+
+
+def _hermes_calls(calls: list[dict[str, Any]]) -> str:
+    return "".join(
+        f"\n<tool_call>\n{json.dumps(call['function'], ensure_ascii=False)}\n</tool_call>" for call in calls
+    )
+
+
+def _parsed(arguments: str) -> Any:
+    """Templates print an object; a model's broken JSON goes in as the text that it is."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
 
 
 def _load_tokenizer(model: str) -> Any:

@@ -15,9 +15,10 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import fields
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,22 @@ from server.engine.protocol import (
     EngineLoad,
     FinishReason,
     GenerateRequest,
+    Logprob,
     Prefill,
     PromptTooLong,
     RequestAborted,
     RequestFailed,
+    RequestRefused,
     Sampling,
+    TokenLogprobs,
 )
 from server.errors import ConfigError
 from server.settings import EngineSettings
 
 _DEATH_POLL_S = 0.1
+_LEAST_LOGPROB = -9999.0
+"""JSON has no infinity; OpenAI's API writes this instead."""
+
 _SHUTDOWN_S = 3.0
 """After this the engine's processes are killed; by then no stream is left that could mind."""
 
@@ -52,7 +59,7 @@ class EmbeddedEngine:
         self._model = model
         self._llm: Any = None
         self._closing = threading.Event()
-        self.limits = EngineLimits(max_model_len=settings.max_model_len, block_size=settings.block_size)
+        self.limits = EngineLimits(settings.max_model_len, settings.block_size, kv_blocks=1)
         self.load = EngineLoad()
 
     async def start(self) -> None:
@@ -60,7 +67,9 @@ class EmbeddedEngine:
             self._llm = await run_detached(self._build, "engine-start", lambda llm: llm.shutdown(_SHUTDOWN_S))
             config = self._llm.vllm_config
             self.limits = EngineLimits(
-                max_model_len=config.model_config.max_model_len, block_size=config.cache_config.block_size
+                max_model_len=config.model_config.max_model_len,
+                block_size=config.cache_config.block_size,
+                kv_blocks=config.cache_config.num_gpu_blocks or 1,
             )
             await self._warm_up()
         except Exception as error:
@@ -91,6 +100,7 @@ class EmbeddedEngine:
             max_num_batched_tokens=settings.max_num_batched_tokens,
             gpu_memory_utilization=settings.gpu_memory_utilization,
             tensor_parallel_size=settings.tensor_parallel_size,
+            reasoning_parser=settings.reasoning_parser,
             enable_prefix_caching=True,
             scheduling_policy="priority",
             disable_log_stats=True,
@@ -111,6 +121,7 @@ class EmbeddedEngine:
                 pass
 
             def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
+                load.stepped_at = time.monotonic()
                 if scheduler_stats is not None:
                     load.running_requests = scheduler_stats.num_running_reqs
                     load.waiting_requests = scheduler_stats.num_waiting_reqs
@@ -122,23 +133,19 @@ class EmbeddedEngine:
         return LoadLogger
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
-        from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         if len(request.prompt_token_ids) >= self.limits.max_model_len:
             raise PromptTooLong
-        prompt = tokens_input(list(request.prompt_token_ids), cache_salt=request.salt or None)
         stream = self._llm.generate(
-            prompt, _sampling_params(request.sampling), request.request_id, priority=request.priority
+            _prompt(request),
+            _sampling_params(request.sampling),
+            request.request_id,
+            priority=request.priority,
         )
         prefill_pending = True
         try:
             async for output in stream:
-                completion = output.outputs[0]
-                if completion.finish_reason == "abort":
-                    raise RequestAborted(request.request_id)
-                if completion.finish_reason == "error":
-                    raise RequestFailed("the engine ended it with an error")
                 prefill = None
                 if prefill_pending:
                     prefill_pending = False
@@ -147,12 +154,27 @@ class EmbeddedEngine:
                         first_token_at=output.metrics.first_token_ts,
                         cached_tokens=output.num_cached_tokens or 0,
                     )
-                finish_reason: FinishReason | None = completion.finish_reason
-                yield Delta(tuple(completion.token_ids), completion.text, finish_reason, prefill)
+                for completion in output.outputs:
+                    if completion.finish_reason == "abort":
+                        raise RequestAborted(request.request_id)
+                    if completion.finish_reason == "error":
+                        raise RequestFailed("the engine ended it with an error")
+                    finish_reason: FinishReason | None = completion.finish_reason
+                    yield Delta(
+                        tuple(completion.token_ids),
+                        completion.text,
+                        finish_reason,
+                        prefill,
+                        completion.index,
+                        _logprobs(completion, request.sampling.logprobs) if completion.logprobs else (),
+                    )
+                    prefill = None
         except EngineDeadError as error:
             raise EngineDead("the engine core is gone") from error
         except EngineGenerateError as error:
             raise RequestFailed(str(error.__cause__ or error)) from error
+        except ValueError as error:
+            raise RequestRefused(str(error)) from error
         finally:
             await stream.aclose()
 
@@ -213,9 +235,51 @@ def import_vllm(settings: EngineSettings, *, local: bool) -> None:
         ) from error
 
 
+def _prompt(request: GenerateRequest) -> Any:
+    """vLLM takes a rendered prompt on the event loop, and a raw one, whose grammar it compiles, in a thread."""
+    from vllm.inputs import TokensPrompt
+    from vllm.inputs.engine import tokens_input
+
+    token_ids, salt = list(request.prompt_token_ids), request.salt or None
+    if request.sampling.grammar is None:
+        return tokens_input(token_ids, cache_salt=salt)
+    prompt = TokensPrompt(prompt_token_ids=token_ids)
+    if salt is not None:
+        prompt["cache_salt"] = salt
+    return prompt
+
+
 def _sampling_params(sampling: Sampling) -> Any:
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-    fields = asdict(sampling) | {"stop": list(sampling.stop)}
-    return SamplingParams(**fields, output_kind=RequestOutputKind.DELTA)
+    same: dict[str, Any] = {name: getattr(sampling, name) for name in _SAME_IN_VLLM}
+    if sampling.grammar is not None:
+        kind, text = sampling.grammar.kind, sampling.grammar.text
+        constraint = {"json_object": True} if kind == "json_object" else {_GRAMMARS[kind]: text}
+        same["structured_outputs"] = StructuredOutputsParams(**constraint)
+    return SamplingParams(
+        **same,
+        stop=list(sampling.stop),
+        logit_bias=dict(sampling.logit_bias) or None,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+_GRAMMARS = {"json_schema": "json", "structural_tag": "structural_tag"}
+_SAME_IN_VLLM = tuple(
+    field.name for field in fields(Sampling) if field.name not in ("stop", "logit_bias", "grammar")
+)
+
+
+def _logprobs(completion: Any, n_top: int | None) -> tuple[TokenLogprobs, ...]:
+    """Of each new token: vLLM gives {token id: Logprob} with the drawn token and the likeliest."""
+    told = []
+    for token_id, found in zip(completion.token_ids, completion.logprobs, strict=True):
+        best = sorted(found.values(), key=lambda entry: -entry.logprob)[: n_top or 0]
+        told.append(TokenLogprobs(_logprob(found[token_id]), tuple(_logprob(entry) for entry in best)))
+    return tuple(told)
+
+
+def _logprob(entry: Any) -> Logprob:
+    return Logprob(entry.decoded_token or "", max(entry.logprob, _LEAST_LOGPROB))

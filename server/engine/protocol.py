@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-FinishReason = Literal["stop", "length"]
-Phase = Literal["starting", "ready", "dead", "stopped"]
+import msgspec
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+Phase = Literal["starting", "ready", "stalled", "dead", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the answer must conform to; `text` is JSON: a schema, or one of xgrammar's structural tags."""
+
+    kind: Literal["json_object", "json_schema", "structural_tag"]
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +25,7 @@ class Sampling:
     """How the answer's tokens are drawn; the names and meanings are vLLM's `SamplingParams`."""
 
     max_tokens: int
+    n: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -26,6 +37,12 @@ class Sampling:
     repetition_penalty: float = 1.0
     min_tokens: int = 0
     ignore_eos: bool = False
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
+    """Alternatives to tell with each token; 0: the drawn token's own logprob; None: nothing."""
+    grammar: Grammar | None = None
+    skip_special_tokens: bool = True
+    """Control tokens leave no text; a tool-call parser may need to see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +66,45 @@ class Prefill:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
-    """New tokens and the text they complete; the text may lag behind while a character is incomplete."""
+class Logprob:
+    """One token with the natural logarithm of its probability."""
+
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """The token that was drawn, and the likeliest at its place, best first."""
+
+    drawn: Logprob
+    top: tuple[Logprob, ...]
+
+
+class ToolCallPiece(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of tool call `index`: its id and name once, its arguments' text bit by bit."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+class Delta(msgspec.Struct, frozen=True, gc=False):
+    """New tokens of answer `index` and the text they complete; it may lag while a character is incomplete.
+
+    What a reader has not taken yet is merged, so one delta may hold many tokens.
+    """
 
     token_ids: tuple[int, ...]
     text: str
     finish_reason: FinishReason | None = None
     prefill: Prefill | None = None
+    index: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallPiece, ...] = ()
+    """These two are the reply parser's work; engines leave everything in `text`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +122,16 @@ class EngineLoad:
     waiting_requests: int = 0
     kv_cache_usage: float = 0.0
     """Share of the KV blocks in use by running requests, in [0, 1]."""
+    stepped_at: float = 0.0
+    """When it last finished a step, `time.monotonic()` seconds."""
 
 
 class PromptTooLong(Exception):
     """The prompt leaves no room for a single token of answer."""
+
+
+class RequestRefused(Exception):
+    """The engine does not take the request as it is, and says why; nothing was computed."""
 
 
 class RequestAborted(Exception):
@@ -95,6 +150,8 @@ class EngineDead(Exception):
 class EngineLimits:
     max_model_len: int
     block_size: int
+    kv_blocks: int
+    """Size of the prefix cache."""
 
 
 class Engine(Protocol):
@@ -108,10 +165,10 @@ class Engine(Protocol):
         ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
-        """Stream the answer. The last delta, and no other, has a finish reason.
+        """Stream the answers. The last delta of each, and no other, has a finish reason.
 
-        Closing the generator, or cancelling the task that reads it, aborts the request. Raises
-        `PromptTooLong` before anything is computed, `RequestFailed`, or `EngineDead` when the engine goes away.
+        Closing the generator, or cancelling the task that reads it, aborts the request. Raises `PromptTooLong`
+        or `RequestRefused` before anything is computed, `RequestFailed`, or `EngineDead` when the engine goes away.
         """
         ...
 
@@ -137,10 +194,15 @@ __all__ = [
     "EngineStatus",
     "FinishReason",
     "GenerateRequest",
+    "Grammar",
+    "Logprob",
     "Phase",
     "Prefill",
     "PromptTooLong",
     "RequestAborted",
     "RequestFailed",
+    "RequestRefused",
     "Sampling",
+    "TokenLogprobs",
+    "ToolCallPiece",
 ]

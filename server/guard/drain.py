@@ -13,11 +13,19 @@ class Drain:
         self._running: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.begun = False
+        self._begun = asyncio.Event()
+
+    @property
+    def begun(self) -> bool:
+        return self._begun.is_set()
 
     @property
     def running_turns(self) -> int:
         return len(self._running)
+
+    async def begins(self) -> None:
+        """Wait for the shutdown."""
+        await self._begun.wait()
 
     @contextmanager
     def running(self, turn_id: str) -> Iterator[None]:
@@ -32,7 +40,7 @@ class Drain:
 
     async def finish(self, abort: Callable[[str], Awaitable[None]]) -> None:
         """Wait for running turns, at most the grace, then end what is left with `abort(turn_id)`."""
-        self.begun = True
+        self._begun.set()
         try:
             async with asyncio.timeout(self._grace_s):
                 await self._idle.wait()

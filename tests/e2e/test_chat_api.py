@@ -283,45 +283,6 @@ async def test_when_the_queue_is_full_a_turn_is_refused_and_told_when_to_return(
         assert_whole(await first)
 
 
-async def test_an_engine_that_dies_ends_the_stream_with_an_error_and_comes_back(
-    make_settings: MakeSettings,
-) -> None:
-    settings = make_settings(engine__restart_backoff_s=1, **{"engine.simulated.token_interval_ms": 50.0})
-    async with running(settings) as gateway:
-        dying = asyncio.create_task(ask(gateway.url, question()))
-        while not gateway.engine.cache.blocks_in_use:
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.1)
-        gateway.engine.die("killed by the test")
-        stream = await dying
-        assert stream.text
-        assert stream.done
-        assert stream.finish_reasons == []
-        assert stream.error is not None
-        assert stream.error["code"] == "engine_died"
-        async with client_for(gateway) as client:
-            down = await client.get("/health/ready")
-            assert down.status_code == 503
-            assert down.json()["status"] in ("down", "starting")
-            refused = await client.post(CHAT, json=question())
-            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
-            assert "retry-after" in refused.headers
-        await gateway.ready()
-        assert_whole(await ask(gateway.url, question()))
-        assert gateway.parts.engine.restarts == 1
-
-
-async def test_an_engine_that_dies_before_the_first_byte_is_a_503(make_settings: MakeSettings) -> None:
-    settings = make_settings(**{"engine.simulated.prefill_tokens_per_s": 20.0})
-    async with running(settings) as gateway, client_for(gateway) as client:
-        asking = asyncio.create_task(client.post(CHAT, json=question(stream=True)))
-        while not gateway.engine.load.running_requests:
-            await asyncio.sleep(0.005)
-        gateway.engine.die("killed by the test")
-        response = await asking
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_died")
-
-
 async def test_keys_open_the_api_and_separate_tenants(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

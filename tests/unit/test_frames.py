@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from retrieval.types import Passage
 from server.api import frames
 from server.context.template import Message
-from server.engine.protocol import Sampling
+from server.engine.protocol import (
+    Delta,
+    Logprob,
+    Sampling,
+    TokenLogprobs,
+    ToolCallPiece,
+)
 from server.errors import EngineDied
 from server.telemetry.timing import PHASES, TurnClock
 from server.turn import Turn, TurnRequest
@@ -51,7 +57,8 @@ def test_a_text_frame_equals_the_library_rendered_one(turn: Turn, text: str) -> 
 def test_all_frames_share_id_and_model_and_only_the_finish_has_a_reason(turn: Turn) -> None:
     rendered = frames.Frames(turn, "m")
     chunks = [
-        decode(frame) for frame in (rendered.role(), rendered.text("x"), rendered.finish(), rendered.usage())
+        decode(frame)
+        for frame in (rendered.role(), rendered.text("x"), rendered.finish(0, "stop"), rendered.usage())
     ]
     assert len({(chunk["id"], chunk["model"], chunk["created"], chunk["object"]) for chunk in chunks}) == 1
     assert [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]] == [
@@ -78,7 +85,7 @@ def test_citations_are_on_the_role_chunk_with_a_bounded_quote(turn: Turn) -> Non
 
 
 def test_phases_add_up_to_ttft(turn: Turn) -> None:
-    timing = decode(frames.Frames(turn, "m").finish())["firstword"]["timing"]
+    timing = decode(frames.Frames(turn, "m").finish(0, "stop"))["firstword"]["timing"]
     assert sum(timing[phase] for phase in PHASES) == pytest.approx(timing["ttft"], abs=0.01)
 
 
@@ -87,6 +94,51 @@ def test_an_error_frame_has_the_envelope() -> None:
 
 
 def test_a_whole_answer_carries_what_the_stream_carries(turn: Turn) -> None:
-    body = json.loads(frames.completion(turn, "m", "text"))
+    collected = frames.Collected(1)
+    collected.add(Delta((1,), "te"))
+    collected.add(Delta((2,), "xt", "stop"))
+    body = json.loads(collected.body(turn, "m"))
+    assert body["choices"][0]["finish_reason"] == "stop"
     assert body["choices"][0]["message"]["content"] == "text"
     assert set(body["firstword"]) == {"turn_id", "turn", "citations", "timing"}
+
+
+def test_a_tool_call_has_its_id_type_and_name_once(turn: Turn) -> None:
+    rendered = frames.Frames(turn, "m")
+    pieces = [
+        Delta((1,), "", tool_calls=(ToolCallPiece(0, "call_1", "get_weather"),)),
+        Delta((2,), "", tool_calls=(ToolCallPiece(0, arguments='{"city": "\u2028"}'),)),
+    ]
+    first, second = (decode(rendered.content(delta))["choices"][0]["delta"] for delta in pieces)
+    assert first == {
+        "tool_calls": [
+            {
+                "index": 0,
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": ""},
+            }
+        ]
+    }
+    assert second == {"tool_calls": [{"index": 0, "function": {"arguments": '{"city": "\u2028"}'}}]}
+    collected = frames.Collected(1)
+    for delta in pieces:
+        collected.add(delta)
+    (choice,) = json.loads(collected.body(turn, "m"))["choices"]
+    assert choice["message"]["content"] is None
+    assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"city": "\u2028"}'
+
+
+def test_logprobs_and_reasoning_stand_where_clients_look_for_them(turn: Turn) -> None:
+    told = TokenLogprobs(Logprob("é", -0.5), (Logprob("é", -0.5), Logprob("e", -2.0)))
+    choice = decode(frames.Frames(turn, "m").content(Delta((1,), "", reasoning="hm", logprobs=(told,))))[
+        "choices"
+    ][0]
+    assert choice["delta"] == {"reasoning_content": "hm"}
+    (token,) = choice["logprobs"]["content"]
+    assert (token["token"], token["logprob"], token["bytes"]) == ("é", -0.5, [0xC3, 0xA9])
+    assert [top["token"] for top in token["top_logprobs"]] == ["é", "e"]
+
+
+def test_a_delta_that_completes_no_text_is_no_frame(turn: Turn) -> None:
+    assert frames.Frames(turn, "m").content(Delta((1,), "")) == b""

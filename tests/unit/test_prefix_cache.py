@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.simulated import PrefixCache
+from server.engine.prefix_cache import PrefixCache
 
 BLOCK = 4
 prompts = st.lists(st.integers(0, 2), min_size=1, max_size=24)

@@ -35,11 +35,11 @@ def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
 def test_the_environment_wins_over_the_file_and_the_command_line_over_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = config(tmp_path, "[http]\nport = 1\nmax_messages = 7\n")
+    path = config(tmp_path, "[http]\nport = 1\nheartbeat_s = 7\n")
     monkeypatch.setenv("FIRSTWORD_HTTP__PORT", "2")
     assert load_settings(path).http.port == 2
     settings = load_settings(path, {"http.port": 3})
-    assert (settings.http.port, settings.http.max_messages) == (3, 7)
+    assert (settings.http.port, settings.http.heartbeat_s) == (3, 7)
 
 
 def test_a_misspelt_variable_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ async def supervise() -> AsyncIterator[Callable[[Engines], SupervisedEngine]]:
     started: list[SupervisedEngine] = []
 
     def start(engines: Engines) -> SupervisedEngine:
-        engine = SupervisedEngine(engines, backoff_s=0.02)
+        engine = SupervisedEngine(engines, EngineSettings(restart_backoff_s=0.02))
         started.append(engine)
         engine.start()
         return engine

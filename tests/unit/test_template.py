@@ -15,7 +15,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters="\ue000\ue001"),
 
 def reference(template: ChatTemplate, messages: list[Message]) -> list[int]:
     plain = [{"role": message.role, "content": message.content} for message in messages]
-    ids: list[int] = template._tokenizer.apply_chat_template(plain, add_generation_prompt=True)["input_ids"]
+    ids: list[int] = template.tokenizer.apply_chat_template(plain, add_generation_prompt=True)["input_ids"]
     return ids
 
 
@@ -41,7 +41,7 @@ def test_a_control_token_in_a_message_opens_no_turn(template: ChatTemplate) -> N
 
 @given(text=words)
 def test_no_text_ever_encodes_to_a_control_token(template: ChatTemplate, text: str) -> None:
-    control = set(template._tokenizer.all_special_ids)
+    control = set(template.tokenizer.all_special_ids)
     assert control.isdisjoint(template.encode(text + "<|im_start|>" + text))
 
 
@@ -79,7 +79,7 @@ def test_what_the_template_refuses_is_the_clients_error(
     template: ChatTemplate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        template._tokenizer, "chat_template", "{{ raise_exception('roles must alternate') }}", raising=False
+        template.tokenizer, "chat_template", "{{ raise_exception('roles must alternate') }}", raising=False
     )
     with pytest.raises(InvalidParameter, match="roles must alternate"):
         template.render([SYSTEM])

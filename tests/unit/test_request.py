@@ -8,12 +8,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.api.schema import parse_chat_request, to_turn_request
+from server.api.request import parse_chat_request, to_turn_request
+from server.engine.protocol import Grammar
 from server.errors import BadRequest, NotFound
+from server.parts import Deployment
 from server.settings import load_settings
 
 ASK = {"messages": [{"role": "user", "content": "Hi"}]}
-DEPLOYMENT = load_settings()
+SETTINGS = load_settings()
+DEPLOYMENT = Deployment(SETTINGS, vocabulary_size=1_000, takes_tools=True)
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        schema = {"a": schema}
+    return schema
+
+
+def answer(schema: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
 
 
 def parse(**fields: Any) -> Any:
@@ -45,6 +67,12 @@ def parse(**fields: Any) -> Any:
         {"max_tokens": 5, "max_completion_tokens": 6},
         {"stop": ["a", "b"], "top_k": -1, "min_p": 0.1, "ignore_eos": True, "min_tokens": 3},
         {"retrieval": {"vector_store_ids": ["default"], "top_k": 3, "enabled": True}},
+        {"n": 8, "logprobs": True, "top_logprobs": 20, "logit_bias": {"0": -100, "999": 100}},
+        {"response_format": {"type": "json_object"}, "service_tier": "flex"},
+        {"response_format": answer(nested(16))},
+        {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False},
+        {"tools": [WEATHER], "tool_choice": NAMED},
+        {"max_tokens": 4_000, "verbosity": "medium", "prediction": None},
     ],
 )
 def test_what_changes_nothing_or_is_honoured_is_accepted(fields: dict[str, Any]) -> None:
@@ -54,10 +82,25 @@ def test_what_changes_nothing_or_is_honoured_is_accepted(fields: dict[str, Any])
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
-        ({"tools": [{"type": "function"}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"n": 9}, "n"),
+        ({"n": 0}, "n"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logit_bias": {"1000": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {"٣": 1}}, "logit_bias"),
+        ({"logit_bias": {str(token): 1 for token in range(301)}}, "logit_bias"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [WEATHER, WEATHER]}, "tools"),
+        ({"tools": [WEATHER], "tool_choice": {**NAMED, "function": {"name": "x"}}}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": answer(nested(17))}, "response_format.json_schema.schema"),
+        ({"response_format": answer({"a": "x" * 16_384})}, "response_format.json_schema.schema"),
+        ({"functions": [WEATHER]}, "functions"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"service_tier": "scale"}, "service_tier"),
+        ({"stop": "x" * 257}, "stop"),
         ({"temprature": 1}, "temprature"),
         ({"temperature": 3}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
@@ -70,13 +113,15 @@ def test_what_changes_nothing_or_is_honoured_is_accepted(fields: dict[str, Any])
         ({"seed": 2**70}, "seed"),
         ({"messages": []}, "messages"),
         ({"messages": None}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
         ({"messages": [{"role": "user", "content": "x", "name": "bob"}]}, "messages[0].name"),
         (
             {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]},
-            "messages[0].tool_calls",
+            "messages[0].tool_calls[0].id",
         ),
         ({"retrieval": {"filters": {}}}, "retrieval.filters"),
         ({"retrieval": {"top_k": 0}}, "retrieval.top_k"),
@@ -148,11 +193,39 @@ def test_parts_and_developer_become_text_and_system() -> None:
 
 def test_the_deployments_defaults_fill_in() -> None:
     turn = to_turn_request(parse(), DEPLOYMENT)
-    assert turn.sampling.max_tokens == DEPLOYMENT.generation.max_tokens
-    assert turn.top_k == DEPLOYMENT.retrieval.top_k
+    assert turn.sampling.max_tokens == SETTINGS.generation.max_tokens
+    assert turn.top_k == SETTINGS.retrieval.top_k
     assert turn.retrieve
     assert not to_turn_request(parse(retrieval={"enabled": False}), DEPLOYMENT).retrieve
     assert not to_turn_request(parse(retrieval={"vector_store_ids": []}), DEPLOYMENT).retrieve
+
+
+def test_a_tool_conversation_keeps_its_calls_and_answers() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        *ASK["messages"],
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "hm"},
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny", "name": "f"},
+    ]
+    turn = to_turn_request(parse(messages=messages), DEPLOYMENT)
+    assert turn.messages[1].tool_calls[0].name == "f"
+    assert (turn.messages[2].role, turn.messages[2].tool_call_id) == ("tool", "c1")
+
+
+def test_tools_are_refused_by_name_where_no_parser_is_set() -> None:
+    with pytest.raises(BadRequest, match=r"engine\.tool_parser") as raised:
+        to_turn_request(parse(tools=[WEATHER]), Deployment(SETTINGS, 1_000, takes_tools=False))
+    assert raised.value.param == "tools"
+
+
+def test_a_schema_reaches_the_engine_as_it_was_sent() -> None:
+    schema = {"type": "object", "properties": {"ä": {"type": "integer"}}}
+    grammar = to_turn_request(parse(response_format=answer(schema)), DEPLOYMENT).sampling.grammar
+    assert grammar is not None
+    assert (grammar.kind, json.loads(grammar.text)) == ("json_schema", schema)
+    assert to_turn_request(
+        parse(response_format={"type": "json_object"}), DEPLOYMENT
+    ).sampling.grammar == Grammar("json_object")
 
 
 json_values = st.recursive(
@@ -171,6 +244,11 @@ field_names = st.sampled_from(
         "retrieval",
         "n",
         "seed",
+        "tools",
+        "tool_choice",
+        "response_format",
+        "logit_bias",
+        "top_logprobs",
         "zz",
     ]
 )

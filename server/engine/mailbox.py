@@ -1,0 +1,54 @@
+"""Where an engine leaves deltas for one reader; what the reader has not taken yet is merged."""
+
+from __future__ import annotations
+
+import asyncio
+
+from server.engine.protocol import Delta
+
+
+class Mailbox:
+    """Bounded by the answers themselves: one delta an answer, however far the reader lags."""
+
+    __slots__ = ("_error", "_reader", "_unread")
+
+    def __init__(self) -> None:
+        self._unread: dict[int, Delta] = {}
+        self._error: Exception | None = None
+        self._reader: asyncio.Future[None] | None = None
+
+    def put(self, delta: Delta) -> None:
+        before = self._unread.get(delta.index)
+        self._unread[delta.index] = delta if before is None else merge(before, delta)
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """The reader gets what is there, then the error."""
+        if self._error is None:
+            self._error = error
+            self._wake()
+
+    async def get(self) -> Delta:
+        while not self._unread:
+            if self._error is not None:
+                raise self._error
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        return self._unread.pop(next(iter(self._unread)))
+
+    def _wake(self) -> None:
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+
+def merge(first: Delta, second: Delta) -> Delta:
+    """Two consecutive deltas of one answer as one."""
+    return Delta(
+        first.token_ids + second.token_ids,
+        first.text + second.text,
+        second.finish_reason,
+        first.prefill or second.prefill,
+        first.index,
+        first.logprobs + second.logprobs,
+    )
