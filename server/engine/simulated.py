@@ -66,7 +66,8 @@ class SimulatedEngine:
 
     def __init__(self, settings: EngineSettings, vocabulary: Vocabulary) -> None:
         self._simulated = settings.simulated
-        self._script = Script(settings.simulated.reply, vocabulary)
+        self.script = Script(settings.simulated.reply, vocabulary)
+        """Tests may put another in its place."""
         self.limits = EngineLimits(settings.max_model_len, settings.block_size, settings.simulated.kv_blocks)
         self.load = EngineLoad()
         self.cache = PrefixCache(settings.simulated.kv_blocks, settings.block_size)
@@ -130,7 +131,7 @@ class SimulatedEngine:
         self.cache.hold(run.chain)
         self._report_usage()
         indexes = range(run.request.sampling.n)
-        run.answers = [self._script.answer(run.request, run.cached_tokens, index) for index in indexes]
+        run.answers = [self.script.answer(run.request, run.cached_tokens, index) for index in indexes]
         run.prefill = Prefill(run.scheduled_at, time.monotonic(), run.cached_tokens)
         run.next_token_at = asyncio.get_running_loop().time()
         self._step(run)
