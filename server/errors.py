@@ -11,6 +11,7 @@
     ├── Unauthorized             401  authentication_error
     ├── Forbidden                403  permission_error
     ├── NotFound                 404  not_found_error
+    ├── RequestTimeout           408  invalid_request_error     retryable
     ├── TooLarge                 413  invalid_request_error
     ├── HeadersTooLarge          431  invalid_request_error
     ├── Busy                     429  rate_limit_error          retryable
@@ -18,6 +19,7 @@
     ├── Unavailable              503  server_error              retryable
     │   ├── NotReady                  the engine is still starting
     │   ├── EngineDied                the engine went away during the turn
+    │   ├── TooManyConnections
     │   └── ShuttingDown
     └── SetupError                    before the server runs: the command line prints it and exits
         ├── ConfigError                   exit code 2
@@ -94,6 +96,13 @@ class MethodNotAllowed(BadRequest):
     code = "method_not_allowed"
 
 
+class RequestTimeout(FirstwordError):
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+    retryable = True
+
+
 class TooLarge(FirstwordError):
     status = 413
     type = "invalid_request_error"
@@ -129,6 +138,10 @@ class NotReady(Unavailable):
 
 class EngineDied(Unavailable):
     code = "engine_died"
+
+
+class TooManyConnections(Unavailable):
+    code = "too_many_connections"
 
 
 class ShuttingDown(Unavailable):

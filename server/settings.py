@@ -47,7 +47,11 @@ class HttpSettings(Section):
     write_buffer_bytes: int = Field(16_384, ge=1_024, le=16_777_216)
     """Bytes that may wait for a slow reader; beyond them its tokens are merged into one frame until it reads."""
     header_timeout_s: float = Field(10.0, gt=0, le=600)
-    """A connection that has begun a request and not finished its headers for this long is closed."""
+    """A connection that has not finished a request's headers for this long is closed."""
+    body_timeout_s: float = Field(30.0, gt=0, le=600)
+    """A body that has not come whole in this time is answered with 408."""
+    max_connections: int = Field(4_096, ge=1, le=1_000_000)
+    """Most open connections; further ones are told so and closed."""
     shutdown_grace_s: float = Field(10.0, ge=0, le=600)
     """Running streams may finish for this long after SIGTERM."""
     cors_origins: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import httpx
 import uvicorn
 
+from server.api.connection import connection_class
 from server.app import build_app
 from server.engine.simulated import SimulatedEngine
 from server.parts import Parts
@@ -46,7 +47,15 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
     """A gateway on a loopback port, in this event loop, ready for turns."""
     app = build_app(settings)
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_config=None, lifespan="on", ws="none", timeout_graceful_shutdown=3)
+        uvicorn.Config(
+            app,
+            port=0,
+            http=connection_class(settings),
+            log_config=None,
+            lifespan="on",
+            ws="none",
+            timeout_graceful_shutdown=3,
+        )
     )
     server.capture_signals = _no_signals  # type: ignore[method-assign]
     serving = asyncio.create_task(server.serve())

@@ -11,17 +11,27 @@ from typing import Any
 
 import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.requests import Request
+from sse_starlette.sse import SendTimeoutError
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from server.api import frames
+from server.api.connection import Outlet
 from server.api.gate import gate_of
 from server.api.request import parse_chat_request, to_turn_request
 from server.api.schema import ChatRequest
 from server.engine.protocol import RequestRefused
 from server.engine.reply import ReplyParsers, ToolUse
-from server.errors import FirstwordError, Forbidden, Internal, InvalidParameter, NotFound, TooLarge
+from server.errors import (
+    FirstwordError,
+    Forbidden,
+    Internal,
+    InvalidParameter,
+    NotFound,
+    RequestTimeout,
+    TooLarge,
+)
 from server.parts import Parts
 from server.turn import Turn, TurnRequest, run_turn
 
@@ -35,7 +45,10 @@ _CLIENT_GONE = Response(status_code=499)
 
 async def chat_completions(request: Request) -> Response:
     parts = gate_of(request).ready_parts()
-    chat, turn = await accept(request, parts)
+    try:
+        chat, turn = await accept(request, parts)
+    except ClientDisconnect:
+        return _CLIENT_GONE
     if chat.stream:
         return await _stream(request, chat, turn, parts)
     answer = await _unless_gone(request, _collect(chat, turn, parts))
@@ -53,7 +66,11 @@ async def accept(request: Request, parts: Parts) -> tuple[ChatRequest, Turn]:
     settings = parts.settings
     tenant = parts.authenticator.tenant(request.headers.get("authorization"))
     parts.admission.refuse_when_full(tenant)
-    body = await read_body(request, settings.limits.max_body_bytes)
+    try:
+        async with asyncio.timeout(settings.http.body_timeout_s):
+            body = await read_body(request, settings.limits.max_body_bytes)
+    except TimeoutError:
+        raise RequestTimeout(f"the body was not whole after {settings.http.body_timeout_s:g} s") from None
     if len(body) > _SMALL_BODY_BYTES:
         chat = await asyncio.to_thread(parse_chat_request, body)
     else:
@@ -119,6 +136,7 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
         first,
         body,
         turn,
+        request.scope["state"]["outlet"],
         headers={**_STREAM_HEADERS, "server-timing": frames.server_timing(turn)},
         ping=http.heartbeat_s,
         ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
@@ -134,17 +152,19 @@ async def _emit(chat: ChatRequest, turn: Turn, parts: Parts) -> AsyncGenerator[b
     """Deltas → frames. Control comes back when a frame was handed to the socket."""
     rendered = frames.Frames(turn, parts.model_name, chat.service_tier)
     unfinished = turn.request.sampling.n
-    opened = False
+    opened = spoken = False
     async with aclosing(run_turn(turn, parts)) as deltas:
         async for delta in deltas:
             content = rendered.content(delta)
             if not opened:
                 opened = True
                 content = rendered.role() + content
+            if not spoken and (delta.text or delta.reasoning or delta.tool_calls):
+                spoken = True
+                turn.clock.speaks()
             if content:
                 yield content
-                if turn.clock.ttft_ms is None and (delta.text or delta.reasoning or delta.tool_calls):
-                    turn.clock.end("first_byte")
+                turn.clock.sent()
             if delta.finish_reason is not None:
                 unfinished -= 1
                 yield rendered.finish(delta.index, delta.finish_reason, last=not unfinished)
@@ -155,23 +175,52 @@ class TurnStream(EventSourceResponse):
     """The frames from the first on; an error after the response began becomes its last event.
 
     The turn ends with the response, also when the client left before a single frame was asked for.
+
+    Divergences from `EventSourceResponse`:
+    - A first frame that is there goes out before the tasks are started that watch over the rest.
+    - It opens a cancel scope for every frame, which costs more than the frame; here a frame that the socket
+      takes at once goes without.
+    - A reader that takes nothing for `send_timeout` is cut off, its connection aborted, without an error in the log.
     """
 
     def __init__(
-        self, first: asyncio.Future[bytes], body: AsyncGenerator[bytes, None], turn: Turn, **options: Any
+        self,
+        first: asyncio.Future[bytes],
+        body: AsyncGenerator[bytes, None],
+        turn: Turn,
+        outlet: Outlet,
+        **options: Any,
     ) -> None:
         super().__init__(self._frames(), **options)
-        self._first, self._body, self._turn = first, body, turn
+        self._first, self._body, self._turn, self._outlet = first, body, turn, outlet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            if self._first.done() and not self._outlet.is_full:
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": self._first.result(), "more_body": True})
+                self._turn.clock.sent()
+                self.body_iterator = self._frames(first_is_sent=True)
+                await super().__call__(scope, receive, _without_start(send))
+            else:
+                await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            log.info("turn %s: its reader took nothing for %g s", self._turn.turn_id, self.send_timeout)
+            self._outlet.abort()
+            await asyncio.sleep(0)  # uvicorn notices before it finds the response incomplete
         finally:
             await _abandon(self._first, self._body)
 
-    async def _frames(self) -> AsyncGenerator[bytes, None]:
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        if self._outlet.is_full:
+            await super()._send_with_timeout(send, message)
+        else:
+            await send(message)
+
+    async def _frames(self, *, first_is_sent: bool = False) -> AsyncGenerator[bytes, None]:
         try:
-            yield await self._first
+            if not first_is_sent:
+                yield await self._first
             async for frame in self._body:
                 yield frame
         except FirstwordError as error:
@@ -182,6 +231,14 @@ class TurnStream(EventSourceResponse):
             message = f"an error of ours; its log entry names turn {self._turn.turn_id}"
             yield frames.error_frame(Internal(message))
             yield frames.DONE
+
+
+def _without_start(send: Send) -> Send:
+    async def send_rest(message: Message) -> None:
+        if message["type"] != "http.response.start":
+            await send(message)
+
+    return send_rest
 
 
 async def _collect(chat: ChatRequest, turn: Turn, parts: Parts) -> bytes:

@@ -17,6 +17,7 @@ from rich.markup import escape
 from starlette.applications import Starlette
 
 from retrieval.errors import RetrievalError
+from server.api.connection import connection_class
 from server.app import build_app
 from server.errors import PortInUse, SetupError
 from server.settings import Settings
@@ -73,7 +74,7 @@ async def _serve(
     app = build_app(settings, announce=announce, on_failure=on_failure)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=connection_class(settings),
         ws="none",
         lifespan="on",
         log_config=None,

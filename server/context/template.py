@@ -11,6 +11,7 @@ import copy
 import json
 import re
 from collections.abc import Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -18,7 +19,14 @@ import msgspec
 
 from server.errors import InvalidParameter, ModelMissing
 
+# System messages and earlier turns come again and again: at most 16 MB of them are remembered.
+_SHORT_CHARACTERS = 4_000
+_SHORT_TEXTS_KEPT = 2_048
+
 Role = Literal["system", "user", "assistant", "tool"]
+
+Piece = tuple[int, ...] | int
+"""Token ids, or the position of a message."""
 
 # Private-use characters: no tokenizer or template gives them a meaning.
 _MARK = "\ue000{}\ue001"
@@ -81,7 +89,8 @@ class ChatTemplate:
         self._control.no_truncation()
         self._data = copy.deepcopy(self._control)
         self._data.encode_special_tokens = True
-        self._encode_control = lru_cache(maxsize=256)(self._encode_control_uncached)
+        self._layout_of_roles = lru_cache(maxsize=256)(self._layout_of_roles_uncached)
+        self._encode_short = lru_cache(maxsize=_SHORT_TEXTS_KEPT)(self._encode_uncached)
         added = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
         self._added_token = re.compile("|".join(re.escape(token) for token in added) or "(?!)")
         self._has_place_for_tools = "tools" in str(self.tokenizer.chat_template)
@@ -93,23 +102,38 @@ class ChatTemplate:
         `tools` are OpenAI's tool objects. Raises `InvalidParameter` when the template refuses the messages
         (some demand that roles alternate).
         """
-        pieces = [message.content for message in messages]
-        marked = [self._marked(message, position) for position, message in enumerate(messages)]
-        offered = self._spelt_out(list(tools))
+        if tools or any(message.tool_calls or message.tool_call_id for message in messages):
+            marked = [self._marked(message, position) for position, message in enumerate(messages)]
+            layout = self._layout(marked, self._spelt_out(list(tools)))
+        else:
+            layout = self._layout_of_roles(tuple(message.role for message in messages), date.today())
+        token_ids: list[int] = []
+        for piece in layout:
+            token_ids += self.encode(messages[piece].content) if isinstance(piece, int) else piece
+        return token_ids
+
+    def _layout_of_roles_uncached(self, roles: tuple[Role, ...], _today: date) -> tuple[Piece, ...]:
+        """With marks for contents a template sees roles alone; some also write the date."""
+        return self._layout(
+            [{"role": role, "content": _MARK.format(position)} for position, role in enumerate(roles)], []
+        )
+
+    def _layout(self, marked: list[dict[str, Any]], tools: list[Any]) -> tuple[Piece, ...]:
+        """The template's own tokens, and between them the positions of the messages whose content goes there."""
         if tools and not self._has_place_for_tools:
-            marked = _with_tools_prompt(marked, offered)
+            marked = _with_tools_prompt(marked, tools)
         try:
             text: str = self.tokenizer.apply_chat_template(
-                marked, tools=offered or None, tokenize=False, add_generation_prompt=True
+                marked, tools=tools or None, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:
             raise InvalidParameter(
                 f"the model's chat template refuses these messages: {error}", param="messages"
             ) from error
-        token_ids: list[int] = []
-        for position, piece in enumerate(_MARKED.split(text)):
-            token_ids += self.encode(pieces[int(piece)]) if position % 2 else self._encode_control(piece)
-        return token_ids
+        return tuple(
+            int(piece) if position % 2 else self._encode_control(piece)
+            for position, piece in enumerate(_MARKED.split(text))
+        )
 
     def _marked(self, message: Message, position: int) -> dict[str, Any]:
         """As templates expect it, with a mark in place of the content."""
@@ -142,13 +166,17 @@ class ChatTemplate:
             return {self._spelt_out(key): self._spelt_out(item) for key, item in value.items()}
         return value
 
-    def _encode_control_uncached(self, text: str) -> tuple[int, ...]:
+    def _encode_control(self, text: str) -> tuple[int, ...]:
         return tuple(self._control.encode(text, add_special_tokens=False).ids)
 
     def encode(self, text: str) -> list[int]:
         """Text as data: control tokens in it are spelt out, not obeyed."""
-        ids: list[int] = self._data.encode(text, add_special_tokens=False).ids
-        return ids
+        if len(text) > _SHORT_CHARACTERS:
+            return list(self._encode_uncached(text))
+        return list(self._encode_short(text))
+
+    def _encode_uncached(self, text: str) -> tuple[int, ...]:
+        return tuple(self._data.encode(text, add_special_tokens=False).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         text: str = self._control.decode(list(token_ids), skip_special_tokens=True)

@@ -10,9 +10,11 @@ from server.engine.protocol import Delta
 class Mailbox:
     """Bounded by the answers themselves: one delta an answer, however far the reader lags."""
 
-    __slots__ = ("_error", "_reader", "_unread")
+    __slots__ = ("_error", "_loop", "_reader", "_unread")
 
     def __init__(self) -> None:
+        # Asked for once: in Python 3.11 it costs a system call.
+        self._loop = asyncio.get_running_loop()
         self._unread: dict[int, Delta] = {}
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
@@ -32,7 +34,7 @@ class Mailbox:
         while not self._unread:
             if self._error is not None:
                 raise self._error
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = self._loop.create_future()
             await self._reader
         return self._unread.pop(next(iter(self._unread)))
 

@@ -51,6 +51,7 @@ class _Run:
     chain: list[int]
     fault: Fault | None
     mailbox: Mailbox = field(default_factory=Mailbox)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     answers: list[Answer] = field(default_factory=list)
     scheduled_at: float = 0.0
     cached_tokens: int = 0
@@ -116,12 +117,11 @@ class SimulatedEngine:
             self.load.running_requests += 1
             self._free_slots -= run.request.sampling.n
             self._prefilling = run
-            loop = asyncio.get_running_loop()
             n_prompt_tokens = len(run.request.prompt_token_ids)
             run.cached_tokens = self.cache.match(run.chain, n_prompt_tokens)
             run.scheduled_at = time.monotonic()
             prefill_s = (n_prompt_tokens - run.cached_tokens) / self._simulated.prefill_tokens_per_s
-            run.timer = loop.call_later(prefill_s, self._finish_prefill, run)
+            run.timer = run.loop.call_later(prefill_s, self._finish_prefill, run)
 
     def _finish_prefill(self, run: _Run) -> None:
         if self._stalled is not None:
@@ -133,7 +133,7 @@ class SimulatedEngine:
         indexes = range(run.request.sampling.n)
         run.answers = [self.script.answer(run.request, run.cached_tokens, index) for index in indexes]
         run.prefill = Prefill(run.scheduled_at, time.monotonic(), run.cached_tokens)
-        run.next_token_at = asyncio.get_running_loop().time()
+        run.next_token_at = run.loop.time()
         self._step(run)
         self._schedule()
 
@@ -159,7 +159,7 @@ class SimulatedEngine:
         self.load.stepped_at = time.monotonic()
         if unfinished:
             run.next_token_at += self._simulated.token_interval_ms / 1_000
-            run.timer = asyncio.get_running_loop().call_at(run.next_token_at, self._step, run)
+            run.timer = run.loop.call_at(run.next_token_at, self._step, run)
         else:
             self._leave(run)
 
@@ -227,7 +227,7 @@ class SimulatedEngine:
             if run is self._prefilling:
                 self._finish_prefill(run)
             else:
-                run.next_token_at = asyncio.get_running_loop().time()
+                run.next_token_at = run.loop.time()
                 self._step(run)
         self._schedule()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from functools import lru_cache
 
 from server.errors import Unauthorized
 from server.settings import AuthSettings
@@ -19,6 +20,7 @@ class Authenticator:
         self._tenants = {_digest(key.get_secret_value()): tenant for tenant, key in settings.api_keys.items()}
         secret = settings.cache_secret.get_secret_value()
         self._cache_secret = secret.encode() if secret else secrets.token_bytes(32)
+        self._salt_of = lru_cache(maxsize=1_024)(self._make_salt)
 
     def tenant(self, authorization: str | None) -> str:
         """Raises `Unauthorized`. The comparison takes as long for a near miss as for a far one."""
@@ -38,6 +40,9 @@ class Authenticator:
 
     def cache_salt(self, tenant: str) -> str:
         """Separates the engine's prefix cache by tenant, so that timing tells nobody another's prompts."""
+        return self._salt_of(tenant)
+
+    def _make_salt(self, tenant: str) -> str:
         return hmac.new(self._cache_secret, tenant.encode(), hashlib.sha256).hexdigest()[:32]
 
 

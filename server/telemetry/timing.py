@@ -14,7 +14,7 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 class TurnClock:
     """Starts when the request arrives. Ending a phase begins the next, so no moment is counted twice or lost."""
 
-    __slots__ = ("_last_token_at", "_phase_started_at", "ended_ms", "started_at", "token_gaps_s")
+    __slots__ = ("_last_token_at", "_phase_started_at", "_speaks", "ended_ms", "started_at", "token_gaps_s")
 
     def __init__(self) -> None:
         self.started_at = time.monotonic()
@@ -22,6 +22,7 @@ class TurnClock:
         self.ended_ms: dict[Phase, float] = {}
         self.token_gaps_s: list[float] = []
         self._last_token_at: float | None = None
+        self._speaks = False
 
     def end(self, phase: Phase, at: float | None = None) -> None:
         """The phase ended now, or at the monotonic time `at` (another process's clock is the same one)."""
@@ -43,6 +44,16 @@ class TurnClock:
         if self._last_token_at is not None:
             self.token_gaps_s.append(now - self._last_token_at)
         self._last_token_at = now
+
+    def speaks(self) -> None:
+        """The frame that comes next holds the first text."""
+        self._speaks = True
+
+    def sent(self) -> None:
+        """A frame was handed to the socket; the first that holds text ends the wait for the first token."""
+        if self._speaks:
+            self._speaks = False
+            self.end("first_byte")
 
     @property
     def ttft_ms(self) -> float | None:

@@ -6,9 +6,9 @@ No question and no answer is kept: figures and the ids of the passages only.
 from __future__ import annotations
 
 import logging
-import queue
 import sqlite3
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 Outcome = Literal["finished", "disconnected", "failed", "refused"]
 
 _QUEUE_LENGTH = 10_000
+_LOOK_EVERY_S = 0.25
 
 
 class TurnRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +45,20 @@ class TurnRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TurnLog:
-    """`append` never blocks: records beyond the bound of its queue are dropped and counted."""
+    """`append` never blocks: records beyond the bound of its queue are dropped and counted.
+
+    Nor does it wake the writer, which looks four times a second: a thread that is woken for every turn takes
+    the interpreter from the event loop each time.
+    """
 
     def __init__(self, path: Path, turns_kept: int) -> None:
         self._path = path
         self._turns_kept = turns_kept
-        self._queue: queue.Queue[TurnRecord | threading.Event | None] = queue.Queue(_QUEUE_LENGTH)
+        self._records: deque[TurnRecord] = deque()
+        self._wake = threading.Event()
+        self._written = threading.Condition()
+        self._rounds = 0
+        self._closing = False
         self.dropped = 0
         with _connect(path) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -64,9 +73,9 @@ class TurnLog:
         self._writer.start()
 
     def append(self, record: TurnRecord) -> None:
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
+        if len(self._records) < _QUEUE_LENGTH:
+            self._records.append(record)
+        else:
             self.dropped += 1
 
     def latest(self, tenant: str, limit: int, before: str | None = None) -> list[TurnRecord]:
@@ -90,28 +99,32 @@ class TurnLog:
 
     def flush(self) -> None:
         """Blocks until everything appended so far can be read."""
-        written = threading.Event()
-        self._queue.put(written)
-        written.wait()
+        with self._written:
+            # The round that runs now may have begun before the last record came.
+            enough = self._rounds + 2
+            while self._rounds < enough and self._writer.is_alive():
+                self._wake.set()
+                self._written.wait(_LOOK_EVERY_S)
 
     def close(self) -> None:
-        self._queue.put(None)
+        self._closing = True
+        self._wake.set()
         self._writer.join()
         with self._reader_lock:
             self._reader.close()
 
     def _write(self) -> None:
         connection = _connect(self._path)
-        stopping = False
-        while not stopping:
-            batch = [self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            stopping = None in batch
-            self._insert(connection, [item for item in batch if isinstance(item, TurnRecord)])
-            for item in batch:
-                if isinstance(item, threading.Event):
-                    item.set()
+        while True:
+            last = self._closing
+            self._insert(connection, [self._records.popleft() for _ in range(len(self._records))])
+            with self._written:
+                self._rounds += 1
+                self._written.notify_all()
+            if last:
+                break
+            self._wake.wait(_LOOK_EVERY_S)
+            self._wake.clear()
         connection.close()
 
     def _insert(self, connection: sqlite3.Connection, records: list[TurnRecord]) -> None:

@@ -1,0 +1,143 @@
+"""uvicorn's HTTP/1.1 connection, with bounds on what comes in and on what waits to go out.
+
+Divergences from `HttpToolsProtocol`:
+- Headers are bounded in bytes and in time; uvicorn's httptools protocol bounds neither.
+- What is not HTTP is answered in the one error shape, and never in the middle of a response.
+- Few bytes wait for a slow reader (uvicorn: 64 KiB): beyond them a stream's unread tokens are merged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from server.errors import FirstwordError, HeadersTooLarge, MalformedRequest, TooManyConnections, envelope
+from server.settings import Settings
+
+
+class Outlet:
+    """What a stream may know of the socket it writes to."""
+
+    __slots__ = ("_flow", "_transport")
+
+    def __init__(self, flow: FlowControl, transport: asyncio.Transport) -> None:
+        self._flow = flow
+        self._transport = transport
+
+    @property
+    def is_full(self) -> bool:
+        """The reader lags: whoever sends now waits."""
+        return self._flow.write_paused
+
+    def abort(self) -> None:
+        """Close without waiting for a reader that takes nothing."""
+        self._transport.abort()
+
+
+def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
+    """The class of this deployment's connections, as `uvicorn.Config` takes it."""
+    http, max_header_bytes = settings.http, settings.limits.max_header_bytes
+
+    class Connection(HttpToolsProtocol):
+        _header_bytes = 0
+        _too_large = False
+        _header_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            transport.set_write_buffer_limits(high=http.write_buffer_bytes)
+            _hold_back_in_the_kernel(transport, http.write_buffer_bytes)
+            if len(self.connections) > http.max_connections:
+                self._refuse(TooManyConnections("too many connections are open", retry_after_s=1))
+                return
+            self._await_headers()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._headers_came()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self.transport.is_closing():
+                return
+            incomplete = self._header_timer is not None
+            super().data_received(data)
+            if incomplete and self._header_timer is not None:
+                # One that is not complete yet has not been seen by `on_header`.
+                self._header_bytes += len(data)
+                if self._header_bytes > max_header_bytes:
+                    self._refuse_headers()
+
+        def on_message_begin(self) -> None:
+            self._header_bytes = 0
+            if self._header_timer is None:
+                self._await_headers()
+            super().on_message_begin()
+            self.scope["state"]["outlet"] = Outlet(self.flow, self.transport)
+
+        def on_url(self, url: bytes) -> None:
+            self._count(len(url))
+            super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self._count(len(name) + len(value))
+            super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            self._headers_came()
+            super().on_headers_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            if self._too_large:
+                self._refuse_headers()
+            else:
+                self._refuse(MalformedRequest("what came is not an HTTP/1.1 request"))
+
+        def _count(self, n_bytes: int) -> None:
+            self._header_bytes += n_bytes
+            if self._header_bytes > max_header_bytes:
+                self._too_large = True
+                raise ValueError("headers too large")  # ends the parsing: `send_400_response` comes next
+
+        def _refuse_headers(self) -> None:
+            self._refuse(
+                HeadersTooLarge(f"request line and headers are larger than {max_header_bytes} bytes")
+            )
+
+        def _refuse(self, error: FirstwordError) -> None:
+            busy = self.cycle is not None and not self.cycle.response_complete
+            if not busy and not self.transport.is_closing():
+                self.transport.write(_response(error))
+            self.transport.close()
+
+        def _await_headers(self) -> None:
+            self._header_timer = self.loop.call_later(http.header_timeout_s, self.transport.close)
+
+        def _headers_came(self) -> None:
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
+
+    return Connection
+
+
+def _hold_back_in_the_kernel(transport: asyncio.Transport, n_bytes: int) -> None:
+    """Linux would take megabytes that the reader has not asked for, all of them frames of one token."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, n_bytes)
+
+
+def _response(error: FirstwordError) -> bytes:
+    body: bytes = msgspec.json.encode(envelope(error))
+    fields: dict[str, Any] = {"content-type": "application/json", "content-length": len(body)}
+    if error.retry_after_s is not None:
+        fields["retry-after"] = round(error.retry_after_s)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return STATUS_LINE[error.status] + lines.encode() + b"connection: close\r\n\r\n" + body
