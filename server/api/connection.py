@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from typing import Any
 
@@ -138,6 +139,6 @@ def _response(error: FirstwordError) -> bytes:
     body: bytes = msgspec.json.encode(envelope(error))
     fields: dict[str, Any] = {"content-type": "application/json", "content-length": len(body)}
     if error.retry_after_s is not None:
-        fields["retry-after"] = round(error.retry_after_s)
+        fields["retry-after"] = math.ceil(error.retry_after_s)
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return STATUS_LINE[error.status] + lines.encode() + b"connection: close\r\n\r\n" + body

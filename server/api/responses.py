@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | Non
 def error_response(error: FirstwordError) -> Response:
     headers = {}
     if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
         headers["retry-after-ms"] = str(round(error.retry_after_s * 1_000))
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"

@@ -36,8 +36,9 @@ NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
 }
 """Clients send replies back as they got them; null is neutral everywhere."""
 
-INERT_IN_MESSAGE = frozenset({"firstword", "reasoning", "reasoning_content"})
-"""Accepted with any value: what a reply carried of ours, and reasoning, which no turn is shown again."""
+INERT_IN_MESSAGE = frozenset({"firstword", "reasoning", "reasoning_content", "parsed"})
+"""Accepted with any value: what a reply carried of ours, reasoning, which no turn is shown again, and what
+OpenAI's SDKs add to a reply."""
 
 Text = Annotated[str, Meta(min_length=1)]
 FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
@@ -52,12 +53,16 @@ class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: FunctionName
     arguments: str
     """JSON, as the model wrote it."""
+    parsed_arguments: Any = None
+    """What OpenAI's SDKs made of them; not read."""
 
 
 class WireToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: Annotated[str, Meta(min_length=1, max_length=256)]
     function: CalledFunction
     type: Literal["function"] = "function"
+    index: int | None = None
+    """Left over from a stream; not read."""
 
 
 class WireMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

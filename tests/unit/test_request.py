@@ -201,10 +201,18 @@ def test_the_deployments_defaults_fill_in() -> None:
 
 
 def test_a_tool_conversation_keeps_its_calls_and_answers() -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    call: dict[str, Any] = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages = [
         *ASK["messages"],
-        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "hm"},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "hm",
+            "parsed": {"made by": "the SDK"},
+            "tool_calls": [
+                {**call, "index": 0, "function": {**call["function"], "parsed_arguments": {"a": 1}}}
+            ],
+        },
         {"role": "tool", "tool_call_id": "c1", "content": "sunny", "name": "f"},
     ]
     turn = to_turn_request(parse(messages=messages), DEPLOYMENT)
