@@ -169,7 +169,8 @@ async def _generate(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) ->
         except RequestAborted as error:
             raise ShuttingDown("the server is shutting down", retry_after_s=1) from error
         except RequestRefused as error:
-            raise InvalidParameter(f"the engine refuses this request: {error}") from error
+            param = "response_format" if request.sampling.grammar else None
+            raise InvalidParameter(f"the engine refuses this request: {error}", param=param) from error
         except PromptTooLong as error:
             raise ContextTooLong("the prompt fills the model's context", param="messages") from error
 

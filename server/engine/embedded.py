@@ -133,6 +133,7 @@ class EmbeddedEngine:
         return LoadLogger
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         if len(request.prompt_token_ids) >= self.limits.max_model_len:
@@ -173,7 +174,7 @@ class EmbeddedEngine:
             raise EngineDead("the engine core is gone") from error
         except EngineGenerateError as error:
             raise RequestFailed(str(error.__cause__ or error)) from error
-        except ValueError as error:
+        except (ValueError, VLLMClientError) as error:
             raise RequestRefused(str(error)) from error
         finally:
             await stream.aclose()

@@ -58,18 +58,25 @@ class ReplyParsers:
 
     def constrain(self, tool_use: ToolUse, grammar: Grammar | None) -> Constraint:
         """What the engine has to keep to. Blocks: call from a thread. Raises `RequestRefused`."""
+        from vllm.exceptions import VLLMClientError
+        from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
+
         request = self._request(tool_use, grammar)
+        parser = self._parser_class(self._tokenizer, request.tools)
+        if tool_use.choice != "auto":
+            # Whoever demands a call wants arguments that fit the tool's schema.
+            parser.tool_strict_level = ToolStrictLevel.PARAMETER
         try:
-            request = self._parser_class(self._tokenizer, request.tools).adjust_request(request)
+            request = parser.adjust_request(request)
             outputs = request.extract_structured_outputs()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, VLLMClientError) as error:
             raise RequestRefused(str(error)) from error
         return Constraint(_grammar(outputs), request.skip_special_tokens)
 
     def open(self, tool_use: ToolUse | None, prompt_token_ids: Sequence[int], n: int) -> ReplyReader:
         request = self._request(tool_use or ToolUse((), "none", parallel=True), None)
         parsers = [self._parser_class(self._tokenizer, request.tools) for _ in range(n)]
-        return ReplyReader(parsers, request, list(prompt_token_ids))
+        return ReplyReader(parsers, request, list(prompt_token_ids), self.tells_reasoning)
 
     def _request(self, tool_use: ToolUse, grammar: Grammar | None) -> Any:
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -104,8 +111,11 @@ class Constraint:
 class ReplyReader:
     """Reads the answers to one request."""
 
-    def __init__(self, parsers: list[Any], request: Any, prompt_token_ids: list[int]) -> None:
+    def __init__(
+        self, parsers: list[Any], request: Any, prompt_token_ids: list[int], tells_reasoning: bool
+    ) -> None:
         self._parsers = parsers
+        self._tells_reasoning = tells_reasoning
         self._request = request
         self._prompt_token_ids = prompt_token_ids
         self._token_ids: list[list[int]] = [[] for _ in parsers]
@@ -138,7 +148,10 @@ class ReplyReader:
         )
 
     @property
-    def reasoning_tokens(self) -> int:
+    def reasoning_tokens(self) -> int | None:
+        """None where no parser tells them from the answer's."""
+        if not self._tells_reasoning:
+            return None
         return sum(
             parser.count_reasoning_tokens(token_ids)
             for parser, token_ids in zip(self._parsers, self._token_ids, strict=True)
