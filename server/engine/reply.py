@@ -152,10 +152,11 @@ class ReplyReader:
         """None where no parser tells them from the answer's."""
         if not self._tells_reasoning:
             return None
-        return sum(
+        counts: list[int] = [
             parser.count_reasoning_tokens(token_ids)
             for parser, token_ids in zip(self._parsers, self._token_ids, strict=True)
-        )
+        ]
+        return sum(counts)
 
 
 def _piece(call: Any) -> ToolCallPiece:

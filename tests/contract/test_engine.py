@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -16,8 +17,10 @@ from server.engine.protocol import (
     Engine,
     EngineDead,
     GenerateRequest,
+    Grammar,
     PromptTooLong,
     RequestAborted,
+    RequestRefused,
     Sampling,
 )
 from server.engine.simulated import SimulatedEngine
@@ -66,6 +69,26 @@ def request_for(prompt: list[int], salt: str = "", **sampling: object) -> Genera
 async def collect(engine: Engine, request: GenerateRequest) -> list[Delta]:
     async with aclosing(engine.generate(request)) as stream:
         return [delta async for delta in stream]
+
+
+@pytest.mark.engine
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("engine", ["embedded"], indirect=True)
+async def test_an_answer_keeps_to_its_grammar_and_a_bad_one_is_refused(
+    engine: Engine, prompt: list[int]
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}, "inhabitants": {"type": "integer"}},
+        "required": ["city", "inhabitants"],
+        "additionalProperties": False,
+    }
+    grammar = Grammar("json_schema", json.dumps(schema))
+    deltas = await collect(engine, request_for(prompt, grammar=grammar, max_tokens=80))
+    answer = json.loads("".join(delta.text for delta in deltas))
+    assert set(answer) == {"city", "inhabitants"}
+    with pytest.raises(RequestRefused):
+        await collect(engine, request_for(prompt, grammar=Grammar("json_schema", '{"type": "banana"}')))
 
 
 async def settle(engine: Engine) -> None:
@@ -186,6 +209,58 @@ async def test_a_stop_string_ends_the_answer_and_never_shows(engine: Engine, pro
     assert deltas[-1].finish_reason == "stop"
     assert stop not in text
     assert text == whole[: whole.index(stop)]
+
+
+async def test_several_answers_to_one_prompt_each_end_once(
+    engine: Engine, prompt: list[int], template: ChatTemplate
+) -> None:
+    deltas = await collect(engine, request_for(prompt, n=3, max_tokens=6, ignore_eos=True, temperature=0.5))
+    assert deltas[0].prefill is not None
+    assert sum(delta.prefill is not None for delta in deltas) == 1
+    for index in range(3):
+        mine = [delta for delta in deltas if delta.index == index]
+        token_ids = [token for delta in mine for token in delta.token_ids]
+        assert len(token_ids) == 6
+        assert "".join(delta.text for delta in mine) == template.decode(token_ids)
+        assert [delta.finish_reason for delta in mine if delta.finish_reason] == ["length"]
+        assert mine[-1].finish_reason == "length"
+    await settle(engine)
+
+
+@pytest.mark.parametrize("n_top", [0, 3])
+async def test_each_token_comes_with_its_logprobs(engine: Engine, prompt: list[int], n_top: int) -> None:
+    deltas = await collect(engine, request_for(prompt, logprobs=n_top, max_tokens=5, ignore_eos=True))
+    told = [token for delta in deltas for token in delta.logprobs]
+    assert len(told) == 5
+    for token in told:
+        assert token.drawn.logprob <= 0
+        assert len(token.top) == n_top
+        assert sorted(token.top, key=lambda entry: -entry.logprob) == list(token.top)
+
+
+async def test_without_logprobs_there_are_none(engine: Engine, prompt: list[int]) -> None:
+    assert all(not delta.logprobs for delta in await collect(engine, request_for(prompt, max_tokens=3)))
+
+
+async def test_what_a_slow_reader_has_not_taken_is_merged_and_nothing_is_lost(
+    engine: Engine, prompt: list[int], template: ChatTemplate
+) -> None:
+    stream = engine.generate(request_for(prompt, max_tokens=12, ignore_eos=True))
+    async with aclosing(stream):
+        deltas = [await anext(stream)]
+        await settle(engine)
+        deltas += [delta async for delta in stream]
+    assert len(deltas) < 12
+    token_ids = [token for delta in deltas for token in delta.token_ids]
+    assert len(token_ids) == 12
+    assert "".join(delta.text for delta in deltas) == template.decode(token_ids)
+    assert deltas[-1].finish_reason == "length"
+
+
+async def test_steps_are_told_as_they_are_finished(engine: Engine, prompt: list[int]) -> None:
+    before = asyncio.get_running_loop().time()
+    await collect(engine, request_for(prompt, max_tokens=3))
+    assert engine.load.stepped_at > before
 
 
 async def test_close_ends_open_streams(engine: Engine, prompt: list[int]) -> None:

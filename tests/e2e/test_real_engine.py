@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -211,3 +212,39 @@ def test_the_handbook_names_real_files(real_server: ServerProcess) -> None:
     )
     for citation in response.json()["firstword"]["citations"]:
         assert (Path(__file__).parents[2] / "docs" / citation["filename"]).is_file()
+
+
+def test_a_demanded_tool_call_fits_its_schema(sdk: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer"}},
+        "required": ["city", "days"],
+        "additionalProperties": False,
+    }
+    tool = {"type": "function", "function": {"name": "forecast", "parameters": schema}}
+    reply = sdk.chat.completions.create(
+        model=sdk.models.list().data[0].id,
+        messages=[{"role": "user", "content": "What will the weather in Paris be for the next 3 days?"}],
+        tools=[tool],  # type: ignore[list-item]
+        tool_choice="required",
+        max_tokens=80,
+        extra_body={"retrieval": {"enabled": False}},
+    )
+    (choice,) = reply.choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.tool_calls
+    call = choice.message.tool_calls[0]
+    assert call.type == "function"
+    assert call.function.name == "forecast"
+    assert set(json.loads(call.function.arguments)) == {"city", "days"}
+
+
+def test_a_schema_that_cannot_be_kept_to_is_the_clients_error(sdk: openai.OpenAI) -> None:
+    bad = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "banana"}}}
+    with pytest.raises(openai.BadRequestError) as raised:
+        sdk.chat.completions.create(
+            model=sdk.models.list().data[0].id,
+            messages=[{"role": "user", "content": "Hello"}],
+            response_format=bad,  # type: ignore[arg-type]
+        )
+    assert raised.value.param == "response_format"
