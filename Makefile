@@ -1,6 +1,7 @@
 # make serve   set up what is missing, then run the server
 # make test    the same set-up, then the whole suite
 # make check   format, lint, types, import contracts
+# make bench   the gateway beside others; make bench-engine: beside vLLM's own server
 # Extras: EXTRA=gpu make serve CONFIG=configs/gpu.toml
 
 # HOST and PORT win over the configuration; unset, it decides (127.0.0.1:8000).
@@ -20,7 +21,7 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test check setup models browser clients lock lock-clients clean
+.PHONY: serve test check bench bench-engine setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
@@ -34,6 +35,19 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+BENCH := var/bench
+bench: setup models $(BENCH)/litellm/.installed $(BENCH)/plot/.installed
+	@PYTHONPATH=tests $(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-engine: setup models
+	@PYTHONPATH=tests $(BIN)/python -m bench.engine $(BENCH_ARGS)
+
+$(BENCH)/%/.installed: tests/bench/requirements-%.txt | $(BIN)/uv
+	@echo "installing $<"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BENCH)/$*
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BENCH)/$*/bin/python --no-deps -r $<
+	@touch $@
 
 setup: $(INSTALLED)
 
@@ -89,6 +103,8 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --override configs/locks/override
 	--no-header --no-annotate --quiet --python-version 3.11
 lock: $(BIN)/uv
 	$(COMPILE) --extra cpu --extra starter --extra dev $(TORCH_BACKEND) -o configs/locks/cpu.txt
+	printf 'litellm[proxy]\nhttptools\n' | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-litellm.txt
+	echo matplotlib | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-plot.txt
 	UV_FIND_LINKS= $(COMPILE) --extra gpu --extra starter --python-platform x86_64-manylinux_2_28 -o configs/locks/gpu.txt
 
 clean:

@@ -164,3 +164,5 @@ class RequestContext:
             if started:
                 raise
             await bug_response(error, request_id)(scope, receive, send_with_headers)
+        finally:
+            scope["state"].clear()  # it refers to the connection, which refers to the scope

@@ -19,6 +19,7 @@ from server.engine.protocol import (
     EngineDead,
     FinishReason,
     GenerateRequest,
+    Prefill,
     PromptTooLong,
     RequestAborted,
     RequestFailed,
@@ -151,28 +152,53 @@ async def _generate(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) ->
     """A failure before the first token is tried once more; after it, never."""
     request = await _engine_request(turn, prompt, permit, parts)
     attempts = 2
-    while True:
+    while attempts:
         attempts -= 1
+        if parts.drain.begun:
+            raise ShuttingDown("the server is shutting down", retry_after_s=1)
+        reader = _open_reader(turn, request, parts)
         try:
-            async with aclosing(_attempt(turn, request, permit, parts)) as deltas:
-                async for delta in deltas:
-                    yield delta
+            with parts.drain.running(turn.turn_id):
+                async with aclosing(parts.engine.generate(request)) as deltas:
+                    async for delta in deltas:
+                        if delta.prefill is not None:
+                            _note_prefill(turn, delta.prefill, permit)
+                        turn.clock.token()
+                        turn.completion_tokens += len(delta.token_ids)
+                        told = delta if reader is None else reader.read(delta)
+                        if told.finish_reason is not None:
+                            turn.finish_reason = told.finish_reason
+                            turn.reasoning_tokens = None if reader is None else reader.reasoning_tokens
+                        yield told
             return
         except (EngineDead, RequestFailed) as error:
-            if attempts and not turn.completion_tokens and await _engine_answers_again(parts):
-                continue
-            if isinstance(error, EngineDead):
-                raise EngineDied(
-                    f"the engine went away: {error}", retry_after_s=_RETRY_AFTER_DEATH_S
-                ) from error
-            raise Internal(f"the engine could not go on with this answer: {error}") from error
-        except RequestAborted as error:
-            raise ShuttingDown("the server is shutting down", retry_after_s=1) from error
-        except RequestRefused as error:
+            if turn.completion_tokens or not (attempts and await _engine_answers_again(parts)):
+                raise _told(error, request) from error
+        except (RequestAborted, RequestRefused, PromptTooLong) as error:
+            raise _told(error, request) from error
+
+
+def _note_prefill(turn: Turn, prefill: Prefill, permit: Permit) -> None:
+    permit.give_prefill_back()
+    turn.cached_tokens = prefill.cached_tokens
+    turn.clock.end("engine_queue", prefill.scheduled_at)
+    turn.clock.end("prefill", prefill.first_token_at)
+
+
+def _told(error: Exception, request: GenerateRequest) -> FirstwordError:
+    """What the engine's error is to the client."""
+    match error:
+        case EngineDead():
+            return EngineDied(f"the engine went away: {error}", retry_after_s=_RETRY_AFTER_DEATH_S)
+        case RequestAborted():
+            return ShuttingDown("the server is shutting down", retry_after_s=1)
+        case RequestRefused():
             param = "response_format" if request.sampling.grammar else None
-            raise InvalidParameter(f"the engine refuses this request: {error}", param=param) from error
-        except PromptTooLong as error:
-            raise ContextTooLong("the prompt fills the model's context", param="messages") from error
+            return InvalidParameter(f"the engine refuses this request: {error}", param=param)
+        case PromptTooLong():
+            return ContextTooLong("the prompt fills the model's context", param="messages")
+        case _:
+            return Internal(f"the engine could not go on with this answer: {error}")
 
 
 async def _engine_request(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) -> GenerateRequest:
@@ -187,30 +213,6 @@ async def _engine_request(turn: Turn, prompt: Prompt, permit: Permit, parts: Par
         salt=salt,
         priority=engine_priority(turn.request.tier),
     )
-
-
-async def _attempt(
-    turn: Turn, request: GenerateRequest, permit: Permit, parts: Parts
-) -> AsyncGenerator[Delta, None]:
-    if parts.drain.begun:
-        raise ShuttingDown("the server is shutting down", retry_after_s=1)
-    reader = _open_reader(turn, request, parts)
-    clock = turn.clock
-    with parts.drain.running(turn.turn_id):
-        async with aclosing(parts.engine.generate(request)) as deltas:
-            async for delta in deltas:
-                if delta.prefill is not None:
-                    permit.give_prefill_back()
-                    turn.cached_tokens = delta.prefill.cached_tokens
-                    clock.end("engine_queue", delta.prefill.scheduled_at)
-                    clock.end("prefill", delta.prefill.first_token_at)
-                clock.token()
-                turn.completion_tokens += len(delta.token_ids)
-                told = delta if reader is None else reader.read(delta)
-                if told.finish_reason is not None:
-                    turn.finish_reason = told.finish_reason
-                    turn.reasoning_tokens = None if reader is None else reader.reasoning_tokens
-                yield told
 
 
 def _open_reader(turn: Turn, request: GenerateRequest, parts: Parts) -> ReplyReader | None:

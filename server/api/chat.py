@@ -1,32 +1,27 @@
-"""`POST /v1/chat/completions`: accept and emit, the two ends of a turn."""
+"""`POST /v1/chat/completions`: accept, and the response that emits the turn or collects it."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 import anyio
-from sse_starlette import EventSourceResponse, ServerSentEvent
-from sse_starlette.sse import SendTimeoutError
+from sse_starlette import ServerSentEvent
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
 
 from server.api import frames
-from server.api.connection import Outlet
+from server.api.emit import Emission, TurnStream, abandon
 from server.api.gate import gate_of
 from server.api.request import parse_chat_request, to_turn_request
 from server.api.schema import ChatRequest
 from server.engine.protocol import RequestRefused
 from server.engine.reply import ReplyParsers, ToolUse
 from server.errors import (
-    FirstwordError,
     Forbidden,
-    Internal,
     InvalidParameter,
     NotFound,
     RequestTimeout,
@@ -34,8 +29,6 @@ from server.errors import (
 )
 from server.parts import Parts
 from server.turn import Turn, TurnRequest, run_turn
-
-log = logging.getLogger(__name__)
 
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _SMALL_BODY_BYTES = 65_536
@@ -120,23 +113,23 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts) -> Response:
     """Wait for the first frame, so that an error before it has its status; a heartbeat's time at most."""
     http = parts.settings.http
-    body = _emit(chat, turn, parts)
+    emission = Emission(chat, turn, parts, request.scope["state"]["outlet"])
+    body = emission.frames()
     first = asyncio.ensure_future(anext(body))
     try:
         gone = await _first_done(request, first, timeout_s=http.heartbeat_s)
     except BaseException:
-        await _abandon(first, body)
+        await abandon(first, body)
         raise
     if gone:
-        await _abandon(first, body)
+        await abandon(first, body)
         return _CLIENT_GONE
     if first.done() and (error := first.exception()) is not None:
         raise error
     return TurnStream(
+        emission,
         first,
         body,
-        turn,
-        request.scope["state"]["outlet"],
         headers={**_STREAM_HEADERS, "server-timing": frames.server_timing(turn)},
         ping=http.heartbeat_s,
         ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
@@ -146,99 +139,6 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
         shutdown_grace_period=http.shutdown_grace_s + 1,
         shutdown_event=anyio.Event(),
     )
-
-
-async def _emit(chat: ChatRequest, turn: Turn, parts: Parts) -> AsyncGenerator[bytes, None]:
-    """Deltas → frames. Control comes back when a frame was handed to the socket."""
-    rendered = frames.Frames(turn, parts.model_name, chat.service_tier)
-    unfinished = turn.request.sampling.n
-    opened = spoken = False
-    async with aclosing(run_turn(turn, parts)) as deltas:
-        async for delta in deltas:
-            content = rendered.content(delta)
-            if not opened:
-                opened = True
-                content = rendered.role() + content
-            if not spoken and (delta.text or delta.reasoning or delta.tool_calls):
-                spoken = True
-                turn.clock.speaks()
-            if content:
-                yield content
-                turn.clock.sent()
-            if delta.finish_reason is not None:
-                unfinished -= 1
-                yield rendered.finish(delta.index, delta.finish_reason, last=not unfinished)
-    yield rendered.usage() + frames.DONE if chat.include_usage else frames.DONE
-
-
-class TurnStream(EventSourceResponse):
-    """The frames from the first on; an error after the response began becomes its last event.
-
-    The turn ends with the response, also when the client left before a single frame was asked for.
-
-    Divergences from `EventSourceResponse`:
-    - A first frame that is there goes out before the tasks are started that watch over the rest.
-    - It opens a cancel scope for every frame, which costs more than the frame; here a frame that the socket
-      takes at once goes without.
-    - A reader that takes nothing for `send_timeout` is cut off, its connection aborted, without an error in the log.
-    """
-
-    def __init__(
-        self,
-        first: asyncio.Future[bytes],
-        body: AsyncGenerator[bytes, None],
-        turn: Turn,
-        outlet: Outlet,
-        **options: Any,
-    ) -> None:
-        super().__init__(self._frames(), **options)
-        self._first, self._body, self._turn, self._outlet = first, body, turn, outlet
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            if self._first.done() and not self._outlet.is_full:
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                await send({"type": "http.response.body", "body": self._first.result(), "more_body": True})
-                self._turn.clock.sent()
-                self.body_iterator = self._frames(first_is_sent=True)
-                await super().__call__(scope, receive, _without_start(send))
-            else:
-                await super().__call__(scope, receive, send)
-        except SendTimeoutError:
-            log.info("turn %s: its reader took nothing for %g s", self._turn.turn_id, self.send_timeout)
-            self._outlet.abort()
-            await asyncio.sleep(0)  # uvicorn notices before it finds the response incomplete
-        finally:
-            await _abandon(self._first, self._body)
-
-    async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        if self._outlet.is_full:
-            await super()._send_with_timeout(send, message)
-        else:
-            await send(message)
-
-    async def _frames(self, *, first_is_sent: bool = False) -> AsyncGenerator[bytes, None]:
-        try:
-            if not first_is_sent:
-                yield await self._first
-            async for frame in self._body:
-                yield frame
-        except FirstwordError as error:
-            yield frames.error_frame(error)
-            yield frames.DONE
-        except Exception:
-            log.exception("turn %s failed", self._turn.turn_id)
-            message = f"an error of ours; its log entry names turn {self._turn.turn_id}"
-            yield frames.error_frame(Internal(message))
-            yield frames.DONE
-
-
-def _without_start(send: Send) -> Send:
-    async def send_rest(message: Message) -> None:
-        if message["type"] != "http.response.start":
-            await send(message)
-
-    return send_rest
 
 
 async def _collect(chat: ChatRequest, turn: Turn, parts: Parts) -> bytes:
@@ -274,11 +174,3 @@ async def _first_done(request: Request, task: asyncio.Future[Any], timeout_s: fl
         return disconnect.done() and not task.done()
     finally:
         disconnect.cancel()
-
-
-async def _abandon(first: asyncio.Future[bytes], body: AsyncGenerator[bytes, None]) -> None:
-    """End whatever the stream was doing. A generator that is running cannot be closed, so its task goes first."""
-    if not first.done():
-        first.cancel()
-        await asyncio.wait((first,))
-    await body.aclose()

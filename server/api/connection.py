@@ -12,9 +12,10 @@ import asyncio
 import contextlib
 import math
 import socket
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+from starlette.types import Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -25,11 +26,13 @@ from server.settings import Settings
 class Outlet:
     """What a stream may know of the socket it writes to."""
 
-    __slots__ = ("_flow", "_transport")
+    __slots__ = ("_flow", "_transport", "send")
 
-    def __init__(self, flow: FlowControl, transport: asyncio.Transport) -> None:
+    def __init__(self, flow: FlowControl, transport: asyncio.Transport, send: Send) -> None:
         self._flow = flow
         self._transport = transport
+        self.send = send
+        """The server's own, without what middleware wraps around it for the sake of a response's start."""
 
     @property
     def is_full(self) -> bool:
@@ -79,7 +82,6 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
             if self._header_timer is None:
                 self._await_headers()
             super().on_message_begin()
-            self.scope["state"]["outlet"] = Outlet(self.flow, self.transport)
 
         def on_url(self, url: bytes) -> None:
             self._count(len(url))
@@ -92,6 +94,7 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
         def on_headers_complete(self) -> None:
             self._headers_came()
             super().on_headers_complete()
+            self.scope["state"]["outlet"] = Outlet(self.flow, self.transport, cast(Send, self.cycle.send))
 
         def send_400_response(self, msg: str) -> None:
             if self._too_large:

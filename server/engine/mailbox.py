@@ -15,13 +15,18 @@ class Mailbox:
     def __init__(self) -> None:
         # Asked for once: in Python 3.11 it costs a system call.
         self._loop = asyncio.get_running_loop()
-        self._unread: dict[int, Delta] = {}
+        self._unread: list[Delta] = []
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
 
     def put(self, delta: Delta) -> None:
-        before = self._unread.get(delta.index)
-        self._unread[delta.index] = delta if before is None else merge(before, delta)
+        unread = self._unread
+        for position, before in enumerate(unread):
+            if before.index == delta.index:
+                unread[position] = merge(before, delta)
+                break
+        else:
+            unread.append(delta)
         self._wake()
 
     def fail(self, error: Exception) -> None:
@@ -36,7 +41,7 @@ class Mailbox:
                 raise self._error
             self._reader = self._loop.create_future()
             await self._reader
-        return self._unread.pop(next(iter(self._unread)))
+        return self._unread.pop(0)
 
     def _wake(self) -> None:
         reader = self._reader

@@ -66,6 +66,7 @@ class Answer:
         self._ends_by_itself = not sampling.ignore_eos and len(tokens) < sampling.max_tokens
         self._tokens: Iterator[tuple[int, str]] = itertools.cycle(tokens)
         self._n_sent = 0
+        self.is_over = False
         self._held = ""
         self._n_held = max((len(stop) for stop in sampling.stop), default=1) - 1
 
@@ -77,6 +78,7 @@ class Answer:
             finish = "stop" if self._ends_by_itself else "length"
         if self._sampling.stop:
             text, finish = self._watch_for_stop(text, finish)
+        self.is_over = finish is not None
         logprobs = () if self._sampling.logprobs is None else (self._logprobs_of(text),)
         return Delta((token,), text, finish, prefill, self._index, logprobs)
 

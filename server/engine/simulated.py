@@ -67,6 +67,7 @@ class SimulatedEngine:
 
     def __init__(self, settings: EngineSettings, vocabulary: Vocabulary) -> None:
         self._simulated = settings.simulated
+        self._interval_s = settings.simulated.token_interval_ms / 1_000
         self.script = Script(settings.simulated.reply, vocabulary)
         """Tests may put another in its place."""
         self.limits = EngineLimits(settings.max_model_len, settings.block_size, settings.simulated.kv_blocks)
@@ -147,18 +148,18 @@ class SimulatedEngine:
             self._suffer(run, fault)
             return
         prefill, run.prefill = run.prefill, None
-        unfinished = []
+        finished = False
         for answer in run.answers:
             delta = answer.next_delta(prefill)
             prefill = None
             run.mailbox.put(delta)
-            if delta.finish_reason is None:
-                unfinished.append(answer)
-        run.answers = unfinished
+            finished = finished or delta.finish_reason is not None
         run.tokens_sent += 1
         self.load.stepped_at = time.monotonic()
-        if unfinished:
-            run.next_token_at += self._simulated.token_interval_ms / 1_000
+        if finished:
+            run.answers = [answer for answer in run.answers if not answer.is_over]
+        if run.answers:
+            run.next_token_at += self._interval_s
             run.timer = run.loop.call_at(run.next_token_at, self._step, run)
         else:
             self._leave(run)
