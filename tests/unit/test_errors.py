@@ -28,7 +28,7 @@ def test_the_drawn_tree_is_complete(cls: type[FirstwordError]) -> None:
 
 @pytest.mark.parametrize("cls", WIRE)
 def test_what_the_client_did_wrong_is_not_retryable_and_what_passes_is(cls: type[FirstwordError]) -> None:
-    assert cls.retryable == (cls.status in (429, 503))
+    assert cls.retryable == (cls.status in (408, 429, 503))
 
 
 def test_no_two_errors_share_a_code() -> None:
