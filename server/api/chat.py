@@ -116,6 +116,20 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
     emission = Emission(chat, turn, parts, request.scope["state"]["outlet"])
     body = emission.frames()
     first = asyncio.ensure_future(anext(body))
+    # Made while the engine computes.
+    stream = TurnStream(
+        emission,
+        first,
+        body,
+        headers=_STREAM_HEADERS,
+        ping=http.heartbeat_s,
+        ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
+        sep="\n",
+        send_timeout=http.send_timeout_s,
+        # The drain ends streams itself, with an error event; this only has to come after it.
+        shutdown_grace_period=http.shutdown_grace_s + 1,
+        shutdown_event=anyio.Event(),
+    )
     try:
         gone = await _first_done(request, first, timeout_s=http.heartbeat_s)
     except BaseException:
@@ -126,19 +140,8 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
         return _CLIENT_GONE
     if first.done() and (error := first.exception()) is not None:
         raise error
-    return TurnStream(
-        emission,
-        first,
-        body,
-        headers={**_STREAM_HEADERS, "server-timing": frames.server_timing(turn)},
-        ping=http.heartbeat_s,
-        ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
-        sep="\n",
-        send_timeout=http.send_timeout_s,
-        # The drain ends streams itself, with an error event; this only has to come after it.
-        shutdown_grace_period=http.shutdown_grace_s + 1,
-        shutdown_event=anyio.Event(),
-    )
+    stream.headers["server-timing"] = frames.server_timing(turn)
+    return stream
 
 
 async def _collect(chat: ChatRequest, turn: Turn, parts: Parts) -> bytes:

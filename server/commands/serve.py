@@ -80,6 +80,7 @@ async def _serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         backlog=_BACKLOG,
         # Drain ends streams at the end of the grace; this is for what does not listen to it.
         timeout_graceful_shutdown=int(settings.http.shutdown_grace_s) + 2,
