@@ -26,6 +26,7 @@ from server.api.chat import chat_completions
 from server.api.gate import Gate
 from server.api.history import get_passage, get_turn, list_turns
 from server.api.models import get_model, list_models
+from server.api.openapi import get_openapi
 from server.api.ops import live, metrics, ready
 from server.api.responses import bug_response, on_firstword_error, on_http_error
 from server.errors import FirstwordError, SetupError
@@ -96,6 +97,7 @@ def build_app(
             Route("/health/live", live),
             Route("/health/ready", ready),
             Route("/metrics", metrics),
+            Route("/openapi.json", get_openapi),
             Route("/", chat_page),
             Mount("/assets", StaticFiles(directory=_WEB)),
         ],

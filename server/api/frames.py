@@ -19,7 +19,19 @@ from server.turn import Turn
 DONE = b"data: [DONE]\n\n"
 
 _QUOTE_CHARACTERS = 240
-_encode = msgspec.json.encode
+_SEPARATORS = {b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029", b"\xc2\x85": b"\\u0085"}
+
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+def _encode(value: Any) -> bytes:
+    """JSON that stays one line for readers too that end lines at U+2028, U+2029 and U+0085, as Python does."""
+    encoded = _encode_json(value)
+    if not encoded.isascii():
+        for separator, escaped in _SEPARATORS.items():
+            encoded = encoded.replace(separator, escaped)
+    return encoded
 
 
 class Frames:
@@ -68,7 +80,8 @@ class Frames:
         )
 
     def text(self, text: str, index: int = 0) -> bytes:
-        return self._before_text[index] + _encode(text) + self._after_text
+        encoded = _encode_json(text) if text.isascii() else _encode(text)
+        return self._before_text[index] + encoded + self._after_text
 
     def finish(self, index: int, reason: FinishReason, *, last: bool = True) -> bytes:
         """`last`: of all answers; the timing comes with it."""

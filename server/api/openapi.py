@@ -1,0 +1,298 @@
+"""`GET /openapi.json`: what this deployment takes and gives, generated from the schema that requests are held to.
+
+The request's shape comes from `schema.py`, its bounds from `settings.limits`, the responses from `shapes.py`,
+the errors from the tree in `server/errors.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server import errors
+from server.api import schema, shapes
+from server.api.gate import gate_of
+from server.api.request import DEFAULT_STORE
+from server.api.schema import INERT, INERT_IN_MESSAGE, NEUTRAL, NEUTRAL_IN_MESSAGE, ChatRequest
+from server.settings import Settings
+
+Schema = dict[str, Any]
+Errors = tuple[type[errors.FirstwordError], ...]
+
+_SCHEMAS = "#/components/schemas/"
+_CHAT = "/v1/chat/completions"
+
+_ALWAYS: Errors = (
+    errors.MalformedRequest,
+    errors.HeadersTooLarge,
+    errors.TooManyConnections,
+    errors.Internal,
+)
+_ONCE_OPEN: Errors = (*_ALWAYS, errors.NotReady)
+_TURN: Errors = (
+    *_ONCE_OPEN,
+    errors.InvalidBody,
+    errors.UnknownParameter,
+    errors.InvalidParameter,
+    errors.ContextTooLong,
+    errors.Forbidden,
+    errors.NotFound,
+    errors.RequestTimeout,
+    errors.TooLarge,
+    errors.Busy,
+    errors.EngineDied,
+    errors.ShuttingDown,
+)
+
+_HEADERS: dict[str, Schema] = {
+    "x-request-id": {"schema": {"type": "string", "pattern": "^req_[0-9a-f]{32}$"}},
+    "openai-processing-ms": {"schema": {"type": "integer", "minimum": 0}},
+    "server-timing": {
+        "schema": {"type": "string"},
+        "description": "The phases that were over when the headers were sent.",
+    },
+    "cache-control": {"schema": {"type": "string"}},
+    "x-accel-buffering": {"schema": {"type": "string"}},
+    "retry-after": {"schema": {"type": "integer", "minimum": 1}, "description": "In seconds."},
+    "retry-after-ms": {"schema": {"type": "integer", "minimum": 0}},
+    "www-authenticate": {"schema": {"type": "string"}},
+}
+_EVERY_RESPONSE = ("x-request-id", "openai-processing-ms")
+
+
+async def get_openapi(request: Request) -> Response:
+    parts = gate_of(request).open_parts()
+    state = request.app.state
+    if not hasattr(state, "openapi"):
+        made = await asyncio.to_thread(document, parts.settings, parts.model_name)
+        state.openapi = msgspec.json.encode(made)
+    return Response(state.openapi, media_type="application/json")
+
+
+def document(settings: Settings, model_name: str) -> Schema:
+    """OpenAPI 3.1. Without API keys there is no security scheme."""
+    has_keys = bool(settings.auth.api_keys)
+    components: Schema = {"schemas": _schemas(settings, model_name), "headers": _HEADERS}
+    if has_keys:
+        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Firstword",
+            "version": version("firstword"),
+            "description": "A streaming chat server that answers from your documents. Chat completions follow OpenAI's API.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": _paths(has_keys),
+        "components": components,
+    }
+
+
+def _paths(has_keys: bool) -> Schema:
+    def v1(
+        summary: str, shape: str, kinds: Errors = _ONCE_OPEN, parameters: tuple[Schema, ...] = ()
+    ) -> Schema:
+        return {"get": _operation(summary, _json(shape), kinds, parameters, has_keys=has_keys)}
+
+    found = (*_ONCE_OPEN, errors.NotFound)
+    bounds: Schema = {"type": "integer", "minimum": 1, "maximum": 200, "default": 20}
+    page = (_parameter("limit", "query", bounds), _parameter("before", "query", {"type": "string"}))
+    return {
+        _CHAT: {"post": _chat(has_keys)},
+        "/v1/models": v1("The models that can be asked", "ModelList"),
+        "/v1/models/{model}": v1("One model", "Model", found, (_parameter("model"),)),
+        "/v1/turns": v1(
+            "The last turns with their phases, newest first",
+            "TurnList",
+            (*_ONCE_OPEN, errors.InvalidParameter),
+            page,
+        ),
+        "/v1/turns/{turn_id}": v1("One turn", "TurnEntry", found, (_parameter("turn_id"),)),
+        "/v1/passages/{chunk_id}": v1(
+            "The text of a source", "PassageText", found, (_parameter("chunk_id"),)
+        ),
+        "/health/live": {"get": _operation("Whether the process runs", _json("Liveness"), _ALWAYS)},
+        "/health/ready": {"get": _readiness()},
+        "/metrics": {"get": _operation("Figures for Prometheus", _text("text/plain"), _ONCE_OPEN)},
+        "/openapi.json": {"get": _operation("This document", {"application/json": {}}, _ONCE_OPEN)},
+        "/": {"get": _operation("The chat page", _text("text/html"), _ALWAYS)},
+    }
+
+
+def _chat(has_keys: bool) -> Schema:
+    content = _json("ChatCompletion") | {"text/event-stream": {"schema": {"$ref": _SCHEMAS + "StreamEvent"}}}
+    headers = ("server-timing", "cache-control", "x-accel-buffering")
+    operation = _operation("An answer, streamed or whole", content, _TURN, headers=headers, has_keys=has_keys)
+    operation["requestBody"] = {"required": True, "content": _json("ChatRequest")}
+    return operation
+
+
+def _readiness() -> Schema:
+    operation = _operation("Whether questions can be answered", _json("ReadinessBody"), _ALWAYS)
+    unready = operation["responses"]["503"]
+    unready["description"] += ", or why questions cannot be answered yet"
+    unready["content"]["application/json"]["schema"] = _any_of("ReadinessBody", "ErrorBody")
+    return operation
+
+
+def _operation(
+    summary: str,
+    content: Schema,
+    kinds: Errors,
+    parameters: tuple[Schema, ...] = (),
+    *,
+    headers: tuple[str, ...] = (),
+    has_keys: bool = False,
+) -> Schema:
+    """`has_keys`: a key is needed here."""
+    always = {name: _HEADERS[name] | {"required": True} for name in _EVERY_RESPONSE}
+    operation: Schema = {
+        "summary": summary,
+        "responses": {
+            "200": {
+                "description": summary + ".",
+                "headers": always | {name: _header(name) for name in headers},
+                "content": content,
+            },
+            **_error_responses((*kinds, errors.Unauthorized) if has_keys else kinds),
+        },
+    }
+    if parameters:
+        operation["parameters"] = list(parameters)
+    if has_keys:
+        operation["security"] = [{"bearer": []}]
+    return operation
+
+
+def _error_responses(kinds: Errors) -> Schema:
+    responses: Schema = {}
+    for status in sorted({kind.status for kind in kinds}):
+        codes = [f"`{kind.code}`" for kind in kinds if kind.status == status]
+        extra = {401: ("www-authenticate",), 429: ("retry-after", "retry-after-ms")}
+        extra[503] = extra[429]
+        headers = (*_EVERY_RESPONSE, *extra.get(status, ()))
+        responses[str(status)] = {
+            "description": "With the code " + " or ".join(codes),
+            "headers": {name: _header(name) for name in headers},
+            "content": _json("ErrorBody"),
+        }
+    return responses
+
+
+def _schemas(settings: Settings, model_name: str) -> Schema:
+    published = (ChatRequest, *shapes.RESPONSES)
+    _, schemas = msgspec.json.schema_components(published, ref_template=_SCHEMAS + "{name}")
+    for struct, field, text in (*shapes.field_docs(schema), *shapes.field_docs(shapes)):
+        schemas[struct]["properties"][field]["description"] = text
+    _accept_what_changes_nothing(schemas["ChatRequest"], INERT, NEUTRAL)
+    _accept_what_changes_nothing(schemas["WireMessage"], INERT_IN_MESSAGE, NEUTRAL_IN_MESSAGE)
+    _bound(schemas, settings, model_name)
+    _say_what_belongs_together(schemas)
+    kinds = list(shapes.error_kinds())
+    schemas["Error"]["properties"]["type"] = {"enum": sorted({kind.type for kind in kinds})}
+    codes = sorted({kind.code for kind in kinds if kind.code is not None})
+    schemas["Error"]["properties"]["code"] = {"enum": [*codes, None]}
+    schemas["StreamEvent"] = _any_of("ChatCompletionChunk", "ErrorBody") | {
+        "description": "The `data` of one event. The last event's is the text `[DONE]`; comments keep the connection open."
+    }
+    return schemas
+
+
+def _accept_what_changes_nothing(
+    target: Schema, inert: frozenset[str], neutral: dict[str, tuple[Any, ...]]
+) -> None:
+    for name in sorted(inert):
+        target["properties"][name] = {"description": "Accepted; changes nothing."}
+    for name, values in neutral.items():
+        target["properties"][name] = {
+            "enum": [*values, None],
+            "description": "Not supported; these values ask for nothing.",
+        }
+
+
+def _bound(schemas: Schema, settings: Settings, model_name: str) -> None:
+    """What this deployment allows; the same figures as in `request.py`."""
+    limits, chat = settings.limits, schemas["ChatRequest"]["properties"]
+    longest = min(limits.max_tokens, settings.engine.max_model_len - 1)
+    bounds: list[tuple[str, str, Schema]] = [
+        ("messages", "array", {"maxItems": limits.max_messages}),
+        ("model", "string", {"enum": [model_name]}),
+        ("n", "integer", {"maximum": limits.max_choices}),
+        ("max_tokens", "integer", {"maximum": longest}),
+        ("max_completion_tokens", "integer", {"maximum": longest}),
+        ("min_tokens", "integer", {"maximum": max(longest, settings.generation.max_tokens)}),
+        ("stop", "string", {"maxLength": limits.max_stop_characters}),
+        ("stop", "array", {"maxItems": limits.max_stop_strings}),
+        ("top_logprobs", "integer", {"maximum": limits.max_top_logprobs}),
+        ("tools", "array", {"maxItems": limits.max_tools if settings.engine.tool_parser else 0}),
+        ("logit_bias", "object", {"maxProperties": limits.max_logit_biases}),
+        ("logit_bias", "object", {"propertyNames": {"pattern": "^[0-9]{1,9}$"}}),
+    ]
+    for name, kind, bound in bounds:
+        _variant(chat[name], kind).update(bound)
+    _variant(chat["stop"], "array")["items"]["maxLength"] = limits.max_stop_characters
+    stores = schemas["RetrievalOptions"]["properties"]["vector_store_ids"]
+    _variant(stores, "array")["items"]["enum"] = [DEFAULT_STORE]
+    if not settings.auth.priority_tenants:
+        chat["service_tier"]["anyOf"][0]["enum"].remove("priority")
+    for shape, name in (("Function", "parameters"), ("JsonSchema", "schema")):
+        schemas[shape]["properties"][name]["description"] = (
+            f"A JSON schema of at most {limits.max_schema_bytes} bytes, nested at most {limits.max_schema_depth} deep."
+        )
+
+
+def _say_what_belongs_together(schemas: Schema) -> None:
+    """Rules over several fields, as far as JSON Schema can say them."""
+    asked = {"type": "integer", "minimum": 1}
+    tools = {"type": "array", "minItems": 1}
+    schemas["ChatRequest"]["allOf"] = [
+        _when("top_logprobs", asked, {"logprobs": {"const": True}}),
+        _when("tool_choice", {"not": {"enum": ["none", "auto", None]}}, {"tools": tools}),
+    ]
+    message = schemas["WireMessage"]
+    message["properties"]["name"] = {"description": "Accepted with the role `tool`; changes nothing."}
+    message["allOf"] = [
+        _when("role", {"const": "tool"}, {"tool_call_id": {"type": "string"}}),
+        _when(
+            "role",
+            {"not": {"const": "assistant"}},
+            {"content": {"type": ["string", "array"]}},
+            {"tool_calls": {"enum": [[], None]}},
+        ),
+        _when("name", {}, {"role": {"const": "tool"}}),
+    ]
+
+
+def _when(name: str, value: Schema, needed: Schema, allowed: Schema | None = None) -> Schema:
+    then = {"properties": needed | (allowed or {}), "required": list(needed)}
+    return {"if": {"properties": {name: value}, "required": [name]}, "then": then}
+
+
+def _variant(schema: Schema, kind: str) -> Schema:
+    """The part of a union that is of this JSON type."""
+    return next(part for part in schema.get("anyOf", [schema]) if part.get("type") == kind)
+
+
+def _header(name: str) -> Schema:
+    return {"$ref": f"#/components/headers/{name}"}
+
+
+def _parameter(name: str, where: str = "path", schema: Schema | None = None) -> Schema:
+    return {"name": name, "in": where, "required": where == "path", "schema": schema or {"type": "string"}}
+
+
+def _json(shape: str) -> Schema:
+    return {"application/json": {"schema": {"$ref": _SCHEMAS + shape}}}
+
+
+def _text(media_type: str) -> Schema:
+    return {media_type: {"schema": {"type": "string"}}}
+
+
+def _any_of(*shapes: str) -> Schema:
+    return {"anyOf": [{"$ref": _SCHEMAS + shape} for shape in shapes]}
