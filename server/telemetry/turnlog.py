@@ -93,6 +93,7 @@ class TurnLog:
         return found[0] if found else None
 
     def _read(self, query: str, parameters: list[Any]) -> list[TurnRecord]:
+        self.flush()
         with self._reader_lock:
             rows = self._reader.execute(query, parameters).fetchall()
         return [msgspec.json.decode(record, type=TurnRecord) for (record,) in rows]
