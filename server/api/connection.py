@@ -4,6 +4,8 @@ Divergences from `HttpToolsProtocol`:
 - Headers are bounded in bytes and in time; uvicorn's httptools protocol bounds neither.
 - What is not HTTP is answered in the one error shape, and never in the middle of a response.
 - Few bytes wait for a slow reader (uvicorn: 64 KiB): beyond them a stream's unread tokens are merged.
+- A reader that takes nothing is cut off also when the response is over and waits to be flushed; uvicorn closes such
+  a connection, and a close waits for the reader for ever.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
         _header_bytes = 0
         _too_large = False
         _header_timer: asyncio.TimerHandle | None = None
+        _write_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -64,6 +67,7 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._headers_came()
+            self._reader_reads()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -96,6 +100,23 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
             super().on_headers_complete()
             self.scope["state"]["outlet"] = Outlet(self.flow, self.transport, cast(Send, self.cycle.send))
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._await_reader()
+
+        def resume_writing(self) -> None:
+            self._reader_reads()
+            super().resume_writing()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.transport.is_closing():
+                self._await_reader()
+
+        def timeout_keep_alive_handler(self) -> None:
+            super().timeout_keep_alive_handler()
+            self._await_reader()
+
         def send_400_response(self, msg: str) -> None:
             if self._too_large:
                 self._refuse_headers()
@@ -118,6 +139,15 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
             if not busy and not self.transport.is_closing():
                 self.transport.write(_response(error))
             self.transport.close()
+
+        def _await_reader(self) -> None:
+            if self._write_timer is None:
+                self._write_timer = self.loop.call_later(http.send_timeout_s, self.transport.abort)
+
+        def _reader_reads(self) -> None:
+            if self._write_timer is not None:
+                self._write_timer.cancel()
+                self._write_timer = None
 
         def _await_headers(self) -> None:
             self._header_timer = self.loop.call_later(http.header_timeout_s, self.transport.close)

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,6 +34,7 @@ pytestmark = [
 
 _START_S = 400
 _STALL_S, _CANARY_S, _RESTART_S = 5, 3, 12
+_GRACE_S = 3
 _TOKENS = 48
 BODY = question(
     "Which port does Firstword listen on by default?",
@@ -52,6 +54,7 @@ def server(chat_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> I
             "FIRSTWORD_DATA_DIR": str(tmp_path_factory.mktemp("frozen")),
             "FIRSTWORD_ENGINE__MODEL": str(chat_model_path),
             "FIRSTWORD_RETRIEVAL__EMBEDDER": str(starter_embedder(PROJECT_ROOT / "var" / "models")),
+            "FIRSTWORD_HTTP__SHUTDOWN_GRACE_S": str(_GRACE_S),
             "FIRSTWORD_ENGINE__STALL_S": str(_STALL_S),
             "FIRSTWORD_ENGINE__CANARY_S": str(_CANARY_S),
             "FIRSTWORD_ENGINE__STALL_RESTART_S": str(_RESTART_S),
@@ -64,7 +67,6 @@ def server(chat_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         for pid in engine_processes(server).values():
             os.kill(pid, signal.SIGCONT)
         server.stop()
-    assert not session_processes(server.process.pid)
 
 
 def engine_processes(server: ServerProcess) -> dict[str, int]:
@@ -99,9 +101,9 @@ class Streaming:
         self._reading = asyncio.create_task(connection.read())
 
     @classmethod
-    async def begin(cls, server: ServerProcess) -> Streaming:
+    async def begin(cls, server: ServerProcess, body: dict[str, Any] = BODY) -> Streaming:
         connection = await Connection.open(server.port)
-        await connection.send(BODY)
+        await connection.send(body)
         streaming = cls(connection)
         async with asyncio.timeout(60):
             while connection.reader.response.body.count(b'"delta":{"content"') < 5:
@@ -233,3 +235,30 @@ async def test_a_process_that_stays_frozen_is_replaced_and_its_stream_is_told(
             "processes left behind": 0,
         },
     )
+
+
+async def test_sigterm_ends_the_stream_and_takes_the_engine_along(server: ServerProcess, tell: Tell) -> None:
+    """The last one: it ends the server that the others share."""
+    streaming = await Streaming.begin(server, BODY | {"max_tokens": 1_000})
+    server.process.send_signal(signal.SIGTERM)
+    began_at = time.monotonic()
+    stream = stream_of(await streaming.end())
+    told_s = time.monotonic() - began_at
+    code = await asyncio.to_thread(server.process.wait, 60)
+    exited_s = time.monotonic() - began_at
+    # Python's own resource tracker goes when its parent has gone.
+    gone_s = exited_s + await until(lambda: not session_processes(server.process.pid), 5)
+    tell(
+        f"SIGTERM to the server with the real engine, grace {_GRACE_S} s",
+        {
+            "stream": f"shutting_down, after {told_s:.2f} s",
+            "process gone after": f"{exited_s:.2f} s",
+            "every process gone after": f"{gone_s:.2f} s",
+        },
+    )
+    assert stream.done
+    assert stream.finish_reasons == []
+    assert stream.error is not None
+    assert stream.error["code"] == "shutting_down"
+    assert code == 0
+    assert exited_s <= _GRACE_S + 2
