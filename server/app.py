@@ -118,6 +118,8 @@ async def _freeze_when_ready(parts: Parts) -> None:
     await parts.engine.ready()
     gc.collect()
     gc.freeze()
+    # With little left to count, the defaults would walk a large request's objects again and again.
+    gc.set_threshold(20_000, 50, 50)
 
 
 async def chat_page(request: Request) -> Response:

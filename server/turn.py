@@ -137,7 +137,10 @@ async def _assemble(
         max_tokens = request.sampling.max_tokens
         return parts.assembler.assemble(conversation, passages, max_tokens, max_model_len, tools)
 
-    n_characters = sum(len(message.content) for message in request.messages)
+    n_characters = sum(
+        len(message.content) + sum(len(call.arguments) for call in message.tool_calls)
+        for message in request.messages
+    )
     if n_characters + sum(len(passage.text) for passage in passages) > _SMALL_PROMPT_CHARACTERS or tools:
         prompt = await asyncio.to_thread(assemble)
     else:

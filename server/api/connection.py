@@ -6,6 +6,7 @@ Divergences from `HttpToolsProtocol`:
 - Few bytes wait for a slow reader (uvicorn: 64 KiB): beyond them a stream's unread tokens are merged.
 - A reader that takes nothing is cut off also when the response is over and waits to be flushed; uvicorn closes such
   a connection, and a close waits for the reader for ever.
+- When a client leaves that has sent its next request already, the one that runs is told too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, cast
 import msgspec
 from starlette.types import Send
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from server.errors import FirstwordError, HeadersTooLarge, MalformedRequest, TooManyConnections, envelope
 from server.settings import Settings
@@ -53,6 +54,7 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
     class Connection(HttpToolsProtocol):
         _header_bytes = 0
         _too_large = False
+        _running: RequestResponseCycle | None = None
         _header_timer: asyncio.TimerHandle | None = None
         _write_timer: asyncio.TimerHandle | None = None
 
@@ -69,6 +71,11 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
             self._headers_came()
             self._reader_reads()
             super().connection_lost(exc)
+            running = self._running
+            if running is not None and not running.response_complete:
+                # uvicorn tells the request that came last, which may wait behind this one.
+                running.disconnected = True
+                running.message_event.set()
 
         def data_received(self, data: bytes) -> None:
             if self.transport.is_closing():
@@ -99,6 +106,10 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
             self._headers_came()
             super().on_headers_complete()
             self.scope["state"]["outlet"] = Outlet(self.flow, self.transport, cast(Send, self.cycle.send))
+
+        def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+            self._running = cycle
+            super()._start_asgi_task(cycle, app)
 
         def pause_writing(self) -> None:
             super().pause_writing()

@@ -22,7 +22,7 @@ async def list_turns(request: Request) -> Response:
     parts = gate_of(request).open_parts()
     tenant = parts.authenticator.tenant(request.headers.get("authorization"))
     asked = request.query_params.get("limit", "20")
-    if not asked.isascii() or not asked.isdigit() or not 1 <= int(asked) <= _MOST_TURNS:
+    if not asked.isascii() or not asked.isdigit() or len(asked) > 3 or not 1 <= int(asked) <= _MOST_TURNS:
         raise InvalidParameter(f"limit must be a whole number from 1 to {_MOST_TURNS}", param="limit")
     before = request.query_params.get("before")
     turns = await asyncio.to_thread(parts.turn_log.latest, tenant, int(asked) + 1, before)

@@ -193,6 +193,8 @@ def _schemas(settings: Settings, model_name: str) -> Schema:
     _accept_what_changes_nothing(schemas["WireMessage"], INERT_IN_MESSAGE, NEUTRAL_IN_MESSAGE)
     _bound(schemas, settings, model_name)
     _say_what_belongs_together(schemas)
+    question = {"role": "user", "content": "What is prefill?"}
+    schemas["ChatRequest"]["examples"] = [{"model": model_name, "stream": True, "messages": [question]}]
     kinds = list(shapes.error_kinds())
     schemas["Error"]["properties"]["type"] = {"enum": sorted({kind.type for kind in kinds})}
     codes = sorted({kind.code for kind in kinds if kind.code is not None})

@@ -19,7 +19,7 @@ from server.api.schema import (
     RetrievalOptions,
     WireMessage,
 )
-from server.api.strict_json import json_depth, json_type, parse_json
+from server.strict_json import json_depth, json_type, parse_json
 from server.context.template import Message, ToolCall
 from server.engine.protocol import Grammar, Sampling
 from server.engine.reply import ToolUse

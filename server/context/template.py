@@ -18,10 +18,13 @@ from typing import Any, Literal
 import msgspec
 
 from server.errors import InvalidParameter, ModelMissing
+from server.strict_json import json_depth
 
 # System messages and earlier turns come again and again: at most 16 MB of them are remembered.
 _SHORT_CHARACTERS = 4_000
 _SHORT_TEXTS_KEPT = 2_048
+
+_DEEPEST_ARGUMENTS = 64
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -29,7 +32,8 @@ Piece = tuple[int, ...] | int
 """Token ids, or the position of a message."""
 
 # Private-use characters: no tokenizer or template gives them a meaning.
-_MARK = "\ue000{}\ue001"
+_MARK_BEGINS = "\ue000"
+_MARK = _MARK_BEGINS + "{}\ue001"
 _MARKED = re.compile("\ue000(\\d+)\ue001")
 
 _TOOLS_PROMPT = """\
@@ -159,7 +163,8 @@ class ChatTemplate:
     def _spelt_out(self, value: Any) -> Any:
         """JSON from outside with its control tokens broken up, since it is tokenised with the template's own text."""
         if isinstance(value, str):
-            return self._added_token.sub(lambda found: found[0][0] + "\u200b" + found[0][1:], value)
+            broken = self._added_token.sub(lambda found: found[0][0] + "\u200b" + found[0][1:], value)
+            return broken.replace(_MARK_BEGINS, "")
         if isinstance(value, list):
             return [self._spelt_out(item) for item in value]
         if isinstance(value, dict):
@@ -167,7 +172,8 @@ class ChatTemplate:
         return value
 
     def _encode_control(self, text: str) -> tuple[int, ...]:
-        return tuple(self._control.encode(text, add_special_tokens=False).ids)
+        # Other than `encode`, this lets other threads run meanwhile.
+        return tuple(self._control.encode_batch([text], add_special_tokens=False)[0].ids)
 
     def encode(self, text: str) -> list[int]:
         """Text as data: control tokens in it are spelt out, not obeyed."""
@@ -176,6 +182,8 @@ class ChatTemplate:
         return list(self._encode_short(text))
 
     def _encode_uncached(self, text: str) -> tuple[int, ...]:
+        if len(text) > _SHORT_CHARACTERS:
+            return tuple(self._data.encode_batch([text], add_special_tokens=False)[0].ids)
         return tuple(self._data.encode(text, add_special_tokens=False).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -205,11 +213,13 @@ def _hermes_calls(calls: list[dict[str, Any]]) -> str:
 
 
 def _parsed(arguments: str) -> Any:
-    """Templates print an object; a model's broken JSON goes in as the text that it is."""
+    """Templates print an object; what is no JSON, or too deep to be printed, goes in as the text that it is."""
     try:
-        return json.loads(arguments)
-    except ValueError:
+        value = json.loads(arguments)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         return arguments
+    return value if json_depth(value) <= _DEEPEST_ARGUMENTS else arguments
 
 
 def _load_tokenizer(model: str) -> Any:

@@ -14,7 +14,7 @@ from test_framing_properties import make_turn
 
 from server.api import frames
 from server.api.request import parse_chat_request
-from server.api.strict_json import parse_json
+from server.strict_json import parse_json
 from server.context.template import ChatTemplate
 from server.engine.protocol import Delta, Logprob, TokenLogprobs, ToolCallPiece
 from server.errors import BadRequest, InvalidBody
