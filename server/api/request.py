@@ -19,7 +19,6 @@ from server.api.schema import (
     RetrievalOptions,
     WireMessage,
 )
-from server.strict_json import json_depth, json_type, parse_json
 from server.context.template import Message, ToolCall
 from server.engine.protocol import Grammar, Sampling
 from server.engine.reply import ToolUse
@@ -27,6 +26,7 @@ from server.errors import InvalidBody, InvalidParameter, NotFound, UnknownParame
 from server.guard.admission import Tier
 from server.parts import Deployment
 from server.settings import LimitSettings, Settings
+from server.strict_json import json_depth, json_type, parse_json
 from server.turn import TurnRequest
 
 DEFAULT_STORE = "default"

@@ -14,10 +14,10 @@ from test_framing_properties import make_turn
 
 from server.api import frames
 from server.api.request import parse_chat_request
-from server.strict_json import parse_json
 from server.context.template import ChatTemplate
 from server.engine.protocol import Delta, Logprob, TokenLogprobs, ToolCallPiece
 from server.errors import BadRequest, InvalidBody
+from server.strict_json import parse_json
 
 _USER = {"role": "user", "content": "x"}
 PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
