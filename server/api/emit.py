@@ -37,6 +37,7 @@ class Emission:
         self._parts = parts
         self.turn = turn
         self.outlet = outlet
+        self._finished = False
         self.begun = False
         """The response has: an error is an event now, no status any more."""
 
@@ -54,6 +55,9 @@ class Emission:
             if not self.begun:
                 raise
             log.exception("turn %s failed", self.turn.turn_id)
+            if self._finished:
+                yield frames.DONE
+                return
             message = f"an error of ours; its log entry names turn {self.turn.turn_id}"
             yield frames.error_frame(Internal(message)) + frames.DONE
 
@@ -80,6 +84,7 @@ class Emission:
                     turn.clock.sent()
                 if delta.finish_reason is not None:
                     unfinished -= 1
+                    self._finished = not unfinished
                     yield render.finish(delta.index, delta.finish_reason, last=not unfinished)
         yield render.usage() + frames.DONE if self._chat.include_usage else frames.DONE
 

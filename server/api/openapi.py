@@ -49,19 +49,6 @@ _TURN: Errors = (
     errors.ShuttingDown,
 )
 
-_HEADERS: dict[str, Schema] = {
-    "x-request-id": {"schema": {"type": "string", "pattern": "^req_[0-9a-f]{32}$"}},
-    "openai-processing-ms": {"schema": {"type": "integer", "minimum": 0}},
-    "server-timing": {
-        "schema": {"type": "string"},
-        "description": "The phases that were over when the headers were sent.",
-    },
-    "cache-control": {"schema": {"type": "string"}},
-    "x-accel-buffering": {"schema": {"type": "string"}},
-    "retry-after": {"schema": {"type": "integer", "minimum": 1}, "description": "In seconds."},
-    "retry-after-ms": {"schema": {"type": "integer", "minimum": 0}},
-    "www-authenticate": {"schema": {"type": "string"}},
-}
 _EVERY_RESPONSE = ("x-request-id", "openai-processing-ms")
 
 
@@ -77,7 +64,7 @@ async def get_openapi(request: Request) -> Response:
 def document(settings: Settings, model_name: str) -> Schema:
     """OpenAPI 3.1. Without API keys there is no security scheme."""
     has_keys = bool(settings.auth.api_keys)
-    components: Schema = {"schemas": _schemas(settings, model_name), "headers": _HEADERS}
+    components: Schema = {"schemas": _schemas(settings, model_name), "headers": shapes.HEADERS}
     if has_keys:
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     return {
@@ -150,7 +137,7 @@ def _operation(
     has_keys: bool = False,
 ) -> Schema:
     """`has_keys`: a key is needed here."""
-    always = {name: _HEADERS[name] | {"required": True} for name in _EVERY_RESPONSE}
+    always = {name: shapes.HEADERS[name] | {"required": True} for name in _EVERY_RESPONSE}
     operation: Schema = {
         "summary": summary,
         "responses": {
@@ -199,10 +186,22 @@ def _schemas(settings: Settings, model_name: str) -> Schema:
     schemas["Error"]["properties"]["type"] = {"enum": sorted({kind.type for kind in kinds})}
     codes = sorted({kind.code for kind in kinds if kind.code is not None})
     schemas["Error"]["properties"]["code"] = {"enum": [*codes, None]}
-    schemas["StreamEvent"] = _any_of("ChatCompletionChunk", "ErrorBody") | {
-        "description": "The `data` of one event. The last event's is the text `[DONE]`; comments keep the connection open."
-    }
+    schemas["StreamEvent"] = _stream_event()
     return schemas
+
+
+def _stream_event() -> Schema:
+    """One server-sent event, as OpenAPI 3.2 describes them; its data is text."""
+    chunk = {
+        "contentMediaType": "application/json",
+        "contentSchema": _any_of("ChatCompletionChunk", "ErrorBody"),
+    }
+    data = {
+        "type": "string",
+        "anyOf": [{"const": "[DONE]"}, chunk],
+        "description": "The last event's is `[DONE]`.",
+    }
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
 def _accept_what_changes_nothing(

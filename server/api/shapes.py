@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterator
 from itertools import pairwise
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -258,6 +258,22 @@ RESPONSES: tuple[type[Struct], ...] = (
     Liveness,
     ReadinessBody,
 )
+
+
+HEADERS: dict[str, dict[str, Any]] = {
+    "x-request-id": {"schema": {"type": "string", "pattern": "^req_[0-9a-f]{32}$"}},
+    "openai-processing-ms": {"schema": {"type": "integer", "minimum": 0}},
+    "server-timing": {
+        "schema": {"type": "string"},
+        "description": "The phases that were over when the headers were sent.",
+    },
+    "cache-control": {"schema": {"type": "string"}},
+    "x-accel-buffering": {"schema": {"type": "string"}},
+    "retry-after": {"schema": {"type": "integer", "minimum": 1}, "description": "In seconds."},
+    "retry-after-ms": {"schema": {"type": "integer", "minimum": 0}},
+    "www-authenticate": {"schema": {"type": "string"}},
+}
+"""As OpenAPI describes them."""
 
 
 def field_docs(module: ModuleType) -> Iterator[tuple[str, str, str]]:

@@ -49,11 +49,11 @@ class FairLine:
         try:
             await place.turn
         except asyncio.CancelledError:
-            if place.turn.done() and not place.turn.cancelled():
-                self.give_back(cost)
-            else:
+            if place.turn.cancelled():
                 self._remove(place)
                 self._let_in()
+            else:
+                self.give_back(cost)
             raise
 
     def give_back(self, cost: int) -> None:
@@ -64,7 +64,12 @@ class FairLine:
         return self.taken + cost <= self._capacity or self.taken == 0
 
     def _let_in(self) -> None:
-        while (place := self._first()) is not None and self._fits(place.cost):
+        while (place := self._first()) is not None:
+            if place.turn.cancelled():  # its task has not run yet
+                self._remove(place)
+                continue
+            if not self._fits(place.cost):
+                return
             self._remove(place)
             keys = self._tiers.get(place.tier)
             if keys is not None and place.tenant in keys:
@@ -79,7 +84,10 @@ class FairLine:
         return next(iter(keys.values()))[0]
 
     def _remove(self, place: _Place) -> None:
-        keys = self._tiers[place.tier]
+        """Idempotent."""
+        keys = self._tiers.get(place.tier, OrderedDict())
+        if place not in keys.get(place.tenant, ()):
+            return
         keys[place.tenant].remove(place)
         if not keys[place.tenant]:
             del keys[place.tenant]

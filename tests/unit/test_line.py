@@ -79,3 +79,29 @@ async def test_a_large_one_that_leaves_lets_the_small_ones_behind_it_in() -> Non
     large.cancel()
     await small
     assert order == ["small"]
+
+
+async def test_one_that_was_cancelled_and_has_not_run_yet_is_passed_over() -> None:
+    line, order = FairLine(1), list[str]()
+    await line.take(1, "a", 0)
+    leaving = asyncio.create_task(serve(line, order, "leaving", "a"))
+    staying = asyncio.create_task(serve(line, order, "staying", "a"))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    line.give_back(1)
+    await staying
+    assert order == ["staying"]
+    assert (line.taken, line.waiting) == (0, 0)
+
+
+async def test_one_that_was_let_in_and_cancelled_before_it_ran_gives_its_place_back() -> None:
+    line, order = FairLine(1), list[str]()
+    await line.take(1, "a", 0)
+    leaving = asyncio.create_task(serve(line, order, "leaving", "a"))
+    staying = asyncio.create_task(serve(line, order, "staying", "a"))
+    await asyncio.sleep(0)
+    line.give_back(1)
+    leaving.cancel()
+    await staying
+    assert order == ["staying"]
+    assert (line.taken, line.waiting) == (0, 0)
