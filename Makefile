@@ -1,5 +1,6 @@
 # make serve   set up what is missing, then run the server
 # make test    the same set-up, then the whole suite
+# make fault   the fault suites at full size; make fuzz: the fuzzers
 # make check   format, lint, types, import contracts
 # make bench   the gateway beside others; make bench-engine: beside vLLM's own server
 # Extras: EXTRA=gpu make serve CONFIG=configs/gpu.toml
@@ -21,12 +22,12 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test check bench bench-engine setup models browser clients lock lock-clients clean
+.PHONY: serve test check fault fuzz fuzz-tools bench bench-engine setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
-test: setup models browser clients
+test: setup models browser clients fuzz-tools
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: setup
@@ -35,6 +36,20 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+fault: setup models
+	@FAULT_SIZE=full $(BIN)/python -m pytest tests/fault -s $(PYTEST_ARGS)
+
+fuzz: setup models fuzz-tools
+	@FUZZ_SIZE=full $(BIN)/python -m pytest tests/fuzz -s $(PYTEST_ARGS)
+
+# Schemathesis has dependencies of its own.
+fuzz-tools: var/fuzz/.installed
+var/fuzz/.installed: tests/fuzz/requirements.txt | $(BIN)/uv
+	@echo "installing $<"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python var/fuzz
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python var/fuzz/bin/python --no-deps -r $<
+	@touch $@
 
 BENCH := var/bench
 bench: setup models $(BENCH)/litellm/.installed $(BENCH)/plot/.installed
@@ -104,8 +119,9 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --override configs/locks/override
 lock: $(BIN)/uv
 	$(COMPILE) --extra cpu --extra starter --extra dev $(TORCH_BACKEND) -o configs/locks/cpu.txt
 	printf 'litellm[proxy]\nhttptools\n' | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-litellm.txt
+	echo schemathesis | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/fuzz/requirements.txt
 	echo matplotlib | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-plot.txt
 	UV_FIND_LINKS= $(COMPILE) --extra gpu --extra starter --python-platform x86_64-manylinux_2_28 -o configs/locks/gpu.txt
 
 clean:
-	rm -rf $(VENV) $(CLIENTS_VENV) $(CLIENTS)/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) var/fuzz $(BENCH) $(CLIENTS_VENV) $(CLIENTS)/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
