@@ -38,6 +38,8 @@ class Emission:
         self.turn = turn
         self.outlet = outlet
         self._finished = False
+        self.over = False
+        """Its last event is on the way: no heartbeat follows it."""
         self.begun = False
         """The response has: an error is an event now, no status any more."""
 
@@ -50,11 +52,13 @@ class Emission:
         except FirstwordError as error:
             if not self.begun:
                 raise
+            self.over = True
             yield frames.error_frame(error) + frames.DONE
         except Exception:
             if not self.begun:
                 raise
             log.exception("turn %s failed", self.turn.turn_id)
+            self.over = True
             if self._finished:
                 yield frames.DONE
                 return
@@ -86,6 +90,7 @@ class Emission:
                     unfinished -= 1
                     self._finished = not unfinished
                     yield render.finish(delta.index, delta.finish_reason, last=not unfinished)
+        self.over = True
         yield render.usage() + frames.DONE if self._chat.include_usage else frames.DONE
 
 
@@ -110,16 +115,28 @@ class TurnStream(EventSourceResponse):
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 await send({"type": "http.response.body", "body": self._first.result(), "more_body": True})
                 emission.turn.clock.sent()
-                await super().__call__(scope, receive, _without_start(send))
+                await super().__call__(scope, receive, self._rest(send))
             else:
                 self.body_iterator = _preceded(self._first, self._body)
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, self._rest(send, starts=True))
         except SendTimeoutError:
             log.info("turn %s: its reader took nothing for %g s", emission.turn.turn_id, self.send_timeout)
             emission.outlet.abort()
             await asyncio.sleep(0)  # uvicorn notices before it finds the response incomplete
         finally:
             await abandon(self._first, self._body)
+
+    def _rest(self, send: Send, *, starts: bool = False) -> Send:
+        """What the library sends, without a start that is out already and heartbeats after the end."""
+        emission = self._emission
+
+        async def send_rest(message: Message) -> None:
+            is_start = message["type"] == "http.response.start"
+            is_late = emission.over and message.get("body") == frames.HEARTBEAT
+            if (starts or not is_start) and not is_late:
+                await send(message)
+
+        return send_rest
 
 
 async def abandon(first: asyncio.Future[bytes], body: AsyncGenerator[bytes, None]) -> None:
@@ -136,11 +153,3 @@ async def _preceded(
     yield await first
     async for frame in body:
         yield frame
-
-
-def _without_start(send: Send) -> Send:
-    async def send_rest(message: Message) -> None:
-        if message["type"] != "http.response.start":
-            await send(message)
-
-    return send_rest

@@ -17,6 +17,7 @@ from server.telemetry.timing import PHASES
 from server.turn import Turn
 
 DONE = b"data: [DONE]\n\n"
+HEARTBEAT = b": keep-alive\n\n"
 
 _QUOTE_CHARACTERS = 240
 _SEPARATORS = {b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029", b"\xc2\x85": b"\\u0085"}
