@@ -116,21 +116,21 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
     emission = Emission(chat, turn, parts, request.scope["state"]["outlet"])
     body = emission.frames()
     first = asyncio.ensure_future(anext(body))
-    # Made while the engine computes.
-    stream = TurnStream(
-        emission,
-        first,
-        body,
-        headers=_STREAM_HEADERS,
-        ping=http.heartbeat_s,
-        ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
-        sep="\n",
-        send_timeout=http.send_timeout_s,
-        # The drain ends streams itself, with an error event; this only has to come after it.
-        shutdown_grace_period=http.shutdown_grace_s + 1,
-        shutdown_event=anyio.Event(),
-    )
     try:
+        await asyncio.sleep(0)  # the turn goes ahead; its response is made while the engine computes
+        stream = TurnStream(
+            emission,
+            first,
+            body,
+            headers=_STREAM_HEADERS,
+            ping=http.heartbeat_s,
+            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
+            sep="\n",
+            send_timeout=http.send_timeout_s,
+            # The drain ends streams itself, with an error event; this only has to come after it.
+            shutdown_grace_period=http.shutdown_grace_s + 1,
+            shutdown_event=anyio.Event(),
+        )
         gone = await _first_done(request, first, timeout_s=http.heartbeat_s)
     except BaseException:
         await abandon(first, body)
