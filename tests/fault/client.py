@@ -17,6 +17,7 @@ Farewell = Literal["close", "reset", "half_close"]
 FAREWELLS: tuple[Farewell, ...] = ("close", "reset", "half_close")
 
 _READ_BYTES = 65_536
+_SIP_BYTES = 4_096
 
 
 class Cut(Exception):
@@ -122,17 +123,19 @@ class Connection:
         data = request_bytes(body)
         await asyncio.get_running_loop().sock_sendall(self._socket, data[: round(len(data) * share)])
 
-    async def read(self) -> Response:
-        """The whole response, or what is left of it. Raises `Cut`."""
+    async def read(self, bytes_per_s: float | None = None) -> Response:
+        """The whole response, or what is left of it, as slowly as is asked for. Raises `Cut`."""
         loop = asyncio.get_running_loop()
         while not self.reader.response.complete:
             try:
-                data = await loop.sock_recv(self._socket, _READ_BYTES)
+                data = await loop.sock_recv(self._socket, _READ_BYTES if bytes_per_s is None else _SIP_BYTES)
             except OSError as error:
                 raise Cut(str(error)) from error
             if not data:
                 raise Cut("the peer closed the connection")
             self.reader.feed(data)
+            if bytes_per_s is not None:
+                await asyncio.sleep(len(data) / bytes_per_s)
         return self.reader.response
 
     async def ask(self, body: dict[str, Any]) -> Response:

@@ -14,10 +14,6 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 _TOLD = pytest.StashKey[list[tuple[str, Mapping[str, Any]]]]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash.setdefault(_TOLD, [])
-
-
 @pytest.fixture
 def tell(pytestconfig: pytest.Config) -> Tell:
     """Keep a suite's figures: a title, then name and value."""

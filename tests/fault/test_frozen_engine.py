@@ -23,14 +23,10 @@ from server.settings import PROJECT_ROOT
 from server.starter import starter_embedder
 from wire import question
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.engine,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        not FULL, reason="a start costs a minute; tests/e2e/test_real_engine.py covers the kill"
-    ),
-]
+if not FULL:
+    pytest.skip("a start costs a minute; test_real_engine.py covers the kill", allow_module_level=True)
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.timeout(900)]
 
 _START_S = 400
 _STALL_S, _CANARY_S, _RESTART_S = 5, 3, 12

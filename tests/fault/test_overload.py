@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,17 @@ async def test_ten_times_the_load_costs_nobody_who_is_let_in(
         admission__max_queued_turns=_QUEUED,
         telemetry__log_level="WARNING",
     ) as server:
-        seconds = pick(3.0, 20.0)
+        load_before = os.getloadavg()[0]
+        seconds = pick(2.0, 20.0)
         capacity = await closed_loop(server.port, BODY, _RUNNING + _QUEUED // 2, seconds)
         found: dict[int, Figures] = {}
         for times in (1, 10):
             dates = poisson(times * capacity, seconds * pick(1, times**0.3), random_of("overload", times))
             found[times] = await volley(server.port, BODY, dates, _PATIENCE_S)
             assert gauge(server, "firstword_active_streams") == gauge(server, "firstword_queue_depth") == 0
+    tell(
+        "Overload, before it began", {"load of this machine": f"{load_before:.1f} on {os.cpu_count()} cores"}
+    )
     for times, figures in found.items():
         tell(
             f"Poisson arrivals at {times} × the capacity of {capacity:.1f} turns/s", table(figures, capacity)

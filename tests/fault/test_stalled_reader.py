@@ -35,7 +35,7 @@ def rounds() -> dict[str, list[dict[str, Any]]]:
     ending = [
         question(stream=True, max_tokens=length, ignore_eos=True) for length in range(100, 300, pick(20, 1))
     ]
-    loud = question(n=8, max_tokens=400, ignore_eos=True, logprobs=True, top_logprobs=5)
+    loud = question(n=8, max_tokens=400, ignore_eos=True, logprobs=True)
     kinds = {
         "in an endless stream": [endless] * pick(10, 100),
         "in a stream that ends while it waits": ending,
@@ -51,6 +51,7 @@ def server(tmp_path: Path, chat_model_path: Path, knowledge: Path) -> Any:
         chat_model_path,
         knowledge,
         engine__simulated__token_interval_ms=_INTERVAL_MS,
+        engine__simulated__reply="A token of this reply completes a word, each and every one, ",
         http__send_timeout_s=_SEND_TIMEOUT_S,
         admission__max_running_turns=1_000,
         admission__max_prefill_tokens=1_000_000,
