@@ -128,7 +128,7 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
             sep="\n",
             send_timeout=http.send_timeout_s,
             # The drain ends streams itself, with an error event; this only has to come after it.
-            shutdown_grace_period=http.shutdown_grace_s + 1,
+            shutdown_grace_period=http.shutdown_grace_s + 0.5,
             shutdown_event=anyio.Event(),
         )
         gone = await _first_done(request, first, timeout_s=http.heartbeat_s)

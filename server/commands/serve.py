@@ -83,7 +83,7 @@ async def _serve(
         proxy_headers=False,
         backlog=_BACKLOG,
         # Drain ends streams at the end of the grace; this is for what does not listen to it.
-        timeout_graceful_shutdown=int(settings.http.shutdown_grace_s) + 2,
+        timeout_graceful_shutdown=int(settings.http.shutdown_grace_s) + 1,
     )
     server = Server(config, app, asyncio.get_running_loop())
     console.print(
