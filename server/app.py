@@ -15,8 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -98,8 +97,8 @@ def build_app(
             Route("/health/ready", ready),
             Route("/metrics", metrics),
             Route("/openapi.json", get_openapi),
-            Route("/", chat_page),
-            Mount("/assets", StaticFiles(directory=_WEB)),
+            Route("/", Whole(chat_page_app), methods=["GET"]),
+            Mount("/assets", Whole(StaticFiles(directory=_WEB))),
         ],
         middleware=[Middleware(RequestContext), *middleware],
         exception_handlers={
@@ -108,6 +107,7 @@ def build_app(
         },
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # it would send the client to whatever host it named
     app.state.gate = Gate(announce)
     app.state.started = int(time.time())
     return app
@@ -122,8 +122,8 @@ async def _freeze_when_ready(parts: Parts) -> None:
     gc.set_threshold(20_000, 50, 50)
 
 
-async def chat_page(request: Request) -> Response:
-    return FileResponse(
+async def chat_page_app(scope: Scope, receive: Receive, send: Send) -> None:
+    page = FileResponse(
         _WEB / "index.html",
         headers={
             "content-security-policy": _PAGE_POLICY,
@@ -132,6 +132,18 @@ async def chat_page(request: Request) -> Response:
             "cache-control": "no-cache",
         },
     )
+    await page(scope, receive, send)
+
+
+class Whole:
+    """Files are small and come whole: asked for ranges, Starlette would answer errors in a shape of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = [header for header in scope["headers"] if header[0] not in (b"range", b"if-range")]
+        await self._app({**scope, "headers": asked}, receive, send)
 
 
 class RequestContext:

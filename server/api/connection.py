@@ -53,6 +53,8 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
 
     class Connection(HttpToolsProtocol):
         _header_bytes = 0
+        _in_headers = False
+        _began_just_now = False
         _too_large = False
         _running: RequestResponseCycle | None = None
         _header_timer: asyncio.TimerHandle | None = None
@@ -80,17 +82,18 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
         def data_received(self, data: bytes) -> None:
             if self.transport.is_closing():
                 return
-            incomplete = self._header_timer is not None
+            self._began_just_now = False
             super().data_received(data)
-            if incomplete and self._header_timer is not None:
-                # One that is not complete yet has not been seen by `on_header`.
+            if self._in_headers and not self._began_just_now:
+                # A header that is not complete yet has not been seen by `on_header`.
                 self._header_bytes += len(data)
                 if self._header_bytes > max_header_bytes:
                     self._refuse_headers()
 
         def on_message_begin(self) -> None:
             self._header_bytes = 0
-            if self._header_timer is None:
+            self._in_headers = self._began_just_now = True
+            if self._header_timer is None and not self._is_answering():
                 self._await_headers()
             super().on_message_begin()
 
@@ -103,6 +106,7 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
             super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
+            self._in_headers = False
             self._headers_came()
             super().on_headers_complete()
             self.scope["state"]["outlet"] = Outlet(self.flow, self.transport, cast(Send, self.cycle.send))
@@ -123,6 +127,8 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
             super().on_response_complete()
             if self.transport.is_closing():
                 self._await_reader()
+            elif self._in_headers and not self._is_answering():
+                self._await_headers()
 
         def timeout_keep_alive_handler(self) -> None:
             super().timeout_keep_alive_handler()
@@ -146,10 +152,14 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
             )
 
         def _refuse(self, error: FirstwordError) -> None:
-            busy = self.cycle is not None and not self.cycle.response_complete
-            if not busy and not self.transport.is_closing():
+            running = self._running
+            begun = running is not None and (running.response_started or running is not self.cycle)
+            if not (self._is_answering() and begun) and not self.transport.is_closing():
                 self.transport.write(_response(error))
             self.transport.close()
+
+        def _is_answering(self) -> bool:
+            return self._running is not None and not self._running.response_complete
 
         def _await_reader(self) -> None:
             if self._write_timer is None:

@@ -116,8 +116,8 @@ def _max_tokens(request: ChatRequest, settings: Settings) -> int:
             "prompt included",
             param=name,
         )
-    if asked is not None:
-        _bound(name, asked, settings.limits.max_tokens)
+    _bound("max_tokens", request.max_tokens or 0, settings.limits.max_tokens)
+    _bound("max_completion_tokens", request.max_completion_tokens or 0, settings.limits.max_tokens)
     return max_tokens
 
 

@@ -17,6 +17,8 @@ from server.errors import FirstwordError, Internal, MethodNotAllowed, NotFound, 
 
 log = logging.getLogger(__name__)
 
+_LONGEST_PATH_SHOWN = 128
+
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
@@ -42,9 +44,12 @@ async def on_firstword_error(request: Request, error: Exception) -> Response:
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     """What the router itself refuses, in our shape."""
-    path = request.url.path
-    if cast(HTTPException, error).status_code == 405:
-        return error_response(MethodNotAllowed(f"{request.method} is not allowed on {path}"))
+    path = request.url.path[:_LONGEST_PATH_SHOWN]
+    known = cast(HTTPException, error)
+    if known.status_code == 405:
+        response = error_response(MethodNotAllowed(f"{request.method} is not allowed on {path}"))
+        response.headers.update(known.headers or {})
+        return response
     return error_response(NotFound(f"there is nothing at {path}; the API begins at /v1/"))
 
 

@@ -41,7 +41,7 @@ INERT_IN_MESSAGE = frozenset({"firstword", "reasoning", "reasoning_content", "pa
 OpenAI's SDKs add to a reply."""
 
 Text = Annotated[str, Meta(min_length=1)]
-FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$(?!\\n)")]
 
 
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

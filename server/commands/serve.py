@@ -148,3 +148,5 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     for chatty in ("uvicorn", "sse_starlette", "httpx", "sentence_transformers", "faiss"):
         logging.getLogger(chatty).setLevel("WARNING")
+    # Of every request that is no HTTP it would warn in the log; the metrics count what is refused.
+    logging.getLogger("uvicorn.error").setLevel("ERROR")

@@ -43,6 +43,9 @@ class Assembler:
         Raises `ContextTooLong` when system message and question alone do not fit.
         """
         budget = max_model_len - min(max_tokens, max_model_len // 4)
+        at_least = self._template.least_tokens(conversation.question + (conversation.system or ""))
+        if at_least > budget:
+            raise _too_long(f"at least {at_least}", max_model_len, budget)
         history = self._recent(conversation.history)
         kept = list(passages)
         while True:
@@ -55,19 +58,20 @@ class Assembler:
             elif kept:
                 kept.pop()
             else:
-                raise ContextTooLong(
-                    f"the messages come to {len(token_ids)} tokens; this model's context of {max_model_len} "
-                    f"leaves {budget} for a prompt. Shorten the question or the system message",
-                    param="messages",
-                )
+                raise _too_long(str(len(token_ids)), max_model_len, budget)
 
     def _recent(self, history: Sequence[Message]) -> list[Message]:
         """The latest turns that fit `max_history_tokens`, whole turns only."""
-        recent = list(history)
-        sizes = [self._template.count_tokens(message.content) for message in recent]
-        while recent and sum(sizes[-len(recent) :]) > self._settings.max_history_tokens:
-            recent = _without_oldest_turn(recent)
-        return recent
+        room = self._settings.max_history_tokens
+        for first in reversed(range(len(history))):
+            text = history[first].content
+            if self._template.least_tokens(text) > room:
+                room = -1
+            else:
+                room -= self._template.count_tokens(text)
+            if room < 0:
+                return _without_oldest_turn(history[first:])
+        return list(history)
 
     def _render(
         self,
@@ -99,6 +103,14 @@ class Assembler:
                 layout.question_header + question + layout.question_footer,
             ]
         )
+
+
+def _too_long(tokens: str, max_model_len: int, budget: int) -> ContextTooLong:
+    return ContextTooLong(
+        f"the messages come to {tokens} tokens; this model's context of {max_model_len} "
+        f"leaves {budget} for a prompt. Shorten the question or the system message",
+        param="messages",
+    )
 
 
 def _text(passage: Passage) -> str:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from server.context.template import Message
 from server.errors import InvalidParameter
 
+_LONGEST_QUERY_CHARACTERS = 4_000
+"""More than embedders read, which take in some hundred tokens; what was said last counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -34,7 +37,7 @@ class Conversation:
         Raises recall@5 on MTRAG's last turns from 0.79 to 0.84 against the question alone.
         """
         previous = [message.content for message in self.history if message.role == "user"][-1:]
-        return "\n".join([*previous, self.question])
+        return "\n".join([*previous, self.question])[-_LONGEST_QUERY_CHARACTERS:]
 
 
 def recall(messages: Sequence[Message]) -> Conversation:

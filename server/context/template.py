@@ -98,6 +98,7 @@ class ChatTemplate:
         added = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
         self._added_token = re.compile("|".join(re.escape(token) for token in added) or "(?!)")
         self._has_place_for_tools = "tools" in str(self.tokenizer.chat_template)
+        self._longest_token_characters = max(map(len, self._control.get_vocab()))
         self.vocabulary_size: int = self._control.get_vocab_size(with_added_tokens=True)
 
     def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
@@ -163,8 +164,8 @@ class ChatTemplate:
     def _spelt_out(self, value: Any) -> Any:
         """JSON from outside with its control tokens broken up, since it is tokenised with the template's own text."""
         if isinstance(value, str):
-            broken = self._added_token.sub(lambda found: found[0][0] + "\u200b" + found[0][1:], value)
-            return broken.replace(_MARK_BEGINS, "")
+            unmarked = value.replace(_MARK_BEGINS, "")
+            return self._added_token.sub(lambda found: found[0][0] + "\u200b" + found[0][1:], unmarked)
         if isinstance(value, list):
             return [self._spelt_out(item) for item in value]
         if isinstance(value, dict):
@@ -192,6 +193,10 @@ class ChatTemplate:
 
     def count_tokens(self, text: str) -> int:
         return len(self.encode(text))
+
+    def least_tokens(self, text: str) -> int:
+        """No fewer tokens than these, told without tokenising."""
+        return len(text) // self._longest_token_characters
 
     def token_offsets(self, text: str) -> Sequence[tuple[int, int]]:
         offsets: Sequence[tuple[int, int]] = self._data.encode(text, add_special_tokens=False).offsets

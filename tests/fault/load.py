@@ -15,6 +15,7 @@ from typing import Any
 from fault.client import ResponseReader, request_bytes
 from fault.judge import stream_of
 
+_PATIENCE_S = 30.0
 _FIRST_TEXT = b'"delta":{"content":"'
 
 
@@ -202,7 +203,8 @@ async def closed_loop(port: int, body: dict[str, Any], n_clients: int, seconds: 
             n_finished += begin_at <= perf_counter() <= stop_at
 
     with _undisturbed():
-        await asyncio.gather(*(ask_on() for _ in range(n_clients)))
+        async with asyncio.timeout(seconds + _PATIENCE_S):
+            await asyncio.gather(*(ask_on() for _ in range(n_clients)))
     return n_finished / (stop_at - begin_at)
 
 

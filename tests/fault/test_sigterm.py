@@ -15,7 +15,7 @@ import pytest
 from fault.client import Connection, Cut
 from fault.conftest import Tell
 from fault.judge import Truth, judge, stream_of, texts_of
-from fault.size import TIMEOUT_S, pick
+from fault.size import pick
 from fault.vitals import gauge, session_processes, simulated_server
 from gateways import ServerProcess
 from server.context.template import ChatTemplate
@@ -23,7 +23,7 @@ from server.engine.protocol import GenerateRequest, Sampling
 from server.engine.script import Script
 from wire import question
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(TIMEOUT_S)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(pick(120, 600))]
 
 _RUNNING = 40
 _INTERVAL_MS = 20.0

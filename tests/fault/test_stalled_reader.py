@@ -12,13 +12,13 @@ import pytest
 from fault.client import Connection, Cut
 from fault.conftest import Tell
 from fault.judge import stream_of
-from fault.size import FULL, TIMEOUT_S, pick
+from fault.size import FULL, pick
 from fault.summary import quantile
 from fault.vitals import gauge, memory_bytes, open_sockets, simulated_server
 from gateways import ServerProcess
 from wire import question
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(TIMEOUT_S)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(pick(120, 600))]
 
 _SEND_TIMEOUT_S = 2.0
 _KEEP_ALIVE_S = 5.0

@@ -54,6 +54,18 @@ def memory_bytes(pid: int) -> int:
     return int(found[1]) * 1_024
 
 
+def cpu_s(pid: int) -> float:
+    """Time that the process has had, in user space and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def idle_cpu_s() -> float:
+    """Time that all cores together have idled since the machine started."""
+    fields = Path("/proc/stat").read_text().split()
+    return int(fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def open_sockets(pid: int) -> int:
     n_open = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():

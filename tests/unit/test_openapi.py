@@ -323,14 +323,14 @@ class ThinksThenCalls:
     reasoning_tokens = 2
 
     def __init__(self) -> None:
-        self._found = [
+        self._found: list[dict[str, Any]] = [
             {"reasoning": "hm"},
             {"tool_calls": (ToolCallPiece(0, "call_1", "get_weather"),)},
             {"tool_calls": (ToolCallPiece(0, arguments='{"city": '),)},
         ]
 
     def read(self, delta: Delta) -> Delta:
-        found: dict[str, Any] = self._found.pop(0) if self._found else {}
+        found = self._found.pop(0) if self._found else {}
         reason = delta.finish_reason and "tool_calls"
         return msgspec.structs.replace(delta, text="", finish_reason=reason, **found)
 
