@@ -126,7 +126,6 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
             ping=http.heartbeat_s,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
             sep="\n",
-            send_timeout=http.send_timeout_s,
             # The drain ends streams itself, with an error event; this only has to come after it.
             shutdown_grace_period=http.shutdown_grace_s + 0.5,
             shutdown_event=anyio.Event(),

@@ -4,8 +4,8 @@ Divergences from `HttpToolsProtocol`:
 - Headers are bounded in bytes and in time; uvicorn's httptools protocol bounds neither.
 - What is not HTTP is answered in the one error shape, and never in the middle of a response.
 - Few bytes wait for a slow reader (uvicorn: 64 KiB): beyond them a stream's unread tokens are merged.
-- A reader that takes nothing is cut off also when the response is over and waits to be flushed; uvicorn closes such
-  a connection, and a close waits for the reader for ever.
+- A reader that takes nothing for `send_timeout_s` is cut off, also when the response is over and waits to be
+  flushed: uvicorn closes such a connection, and a close waits for the reader for ever.
 - When a client leaves that has sent its next request already, the one that runs is told too.
 """
 
@@ -29,11 +29,10 @@ from server.settings import Settings
 class Outlet:
     """What a stream may know of the socket it writes to."""
 
-    __slots__ = ("_flow", "_transport", "send")
+    __slots__ = ("_flow", "send")
 
-    def __init__(self, flow: FlowControl, transport: asyncio.Transport, send: Send) -> None:
+    def __init__(self, flow: FlowControl, send: Send) -> None:
         self._flow = flow
-        self._transport = transport
         self.send = send
         """The server's own, without what middleware wraps around it for the sake of a response's start."""
 
@@ -41,10 +40,6 @@ class Outlet:
     def is_full(self) -> bool:
         """The reader lags: whoever sends now waits."""
         return self._flow.write_paused
-
-    def abort(self) -> None:
-        """Close without waiting for a reader that takes nothing."""
-        self._transport.abort()
 
 
 def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
@@ -109,7 +104,7 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
             self._in_headers = False
             self._headers_came()
             super().on_headers_complete()
-            self.scope["state"]["outlet"] = Outlet(self.flow, self.transport, cast(Send, self.cycle.send))
+            self.scope["state"]["outlet"] = Outlet(self.flow, cast(Send, self.cycle.send))
 
         def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
             self._running = cycle
@@ -163,7 +158,16 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
 
         def _await_reader(self) -> None:
             if self._write_timer is None:
-                self._write_timer = self.loop.call_later(http.send_timeout_s, self.transport.abort)
+                waiting = self.transport.get_write_buffer_size()
+                self._write_timer = self.loop.call_later(http.send_timeout_s, self._look_at_reader, waiting)
+
+        def _look_at_reader(self, waiting: int) -> None:
+            """A slow reader may go on; one that has taken nothing of what waited is cut off."""
+            self._write_timer = None
+            if self.transport.get_write_buffer_size() < waiting:
+                self._await_reader()
+            else:
+                self.transport.abort()
 
         def _reader_reads(self) -> None:
             if self._write_timer is not None:

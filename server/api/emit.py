@@ -1,10 +1,10 @@
 """Emit: deltas become frames on the socket; whatever ends a turn becomes its one ending.
 
-Divergences from `EventSourceResponse`, which keeps heartbeats, the disconnect, the send timeout and the grace:
+Divergences from `EventSourceResponse`, which keeps heartbeats, the disconnect and the grace:
 - A first frame that is there goes out before the tasks are started that watch over the rest.
 - It opens a cancel scope for every frame, which costs more than the frame. Here a frame that the socket takes at
   once is written by the one who renders it; only when the reader lags the frame goes the library's way.
-- A reader that takes nothing for `send_timeout` is cut off, its connection aborted, without an error in the log.
+- Its send timeout is not used: it cuts off a slow reader that reads on. `connection.py` looks for progress.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from contextlib import aclosing
 from typing import Any
 
 from sse_starlette import EventSourceResponse
-from sse_starlette.sse import SendTimeoutError
 from starlette.types import Message, Receive, Scope, Send
 
 from server.api import frames
@@ -60,7 +59,7 @@ class Emission:
             log.exception("turn %s failed", self.turn.turn_id)
             self.over = True
             if self._finished:
-                yield frames.DONE
+                yield frames.DONE  # a second ending would be worse than a missing usage
                 return
             message = f"an error of ours; its log entry names turn {self.turn.turn_id}"
             yield frames.error_frame(Internal(message)) + frames.DONE
@@ -119,10 +118,6 @@ class TurnStream(EventSourceResponse):
             else:
                 self.body_iterator = _preceded(self._first, self._body)
                 await super().__call__(scope, receive, self._rest(send, starts=True))
-        except SendTimeoutError:
-            log.info("turn %s: its reader took nothing for %g s", emission.turn.turn_id, self.send_timeout)
-            emission.outlet.abort()
-            await asyncio.sleep(0)  # uvicorn notices before it finds the response incomplete
         finally:
             await abandon(self._first, self._body)
 

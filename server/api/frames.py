@@ -108,14 +108,15 @@ class Collected:
         self._texts: list[list[str]] = [[] for _ in range(n)]
         self._reasonings: list[list[str]] = [[] for _ in range(n)]
         self._calls: list[dict[int, dict[str, Any]]] = [{} for _ in range(n)]
-        self._logprobs: list[list[TokenLogprobs]] = [[] for _ in range(n)]
+        self._logprobs: list[list[msgspec.Raw]] = [[] for _ in range(n)]
+        """Encoded as they come: all at once they would hold the event loop up for a quarter of a second."""
         self._reasons: list[FinishReason | None] = [None] * n
 
     def add(self, delta: Delta) -> None:
         at = delta.index
         self._texts[at].append(delta.text)
         self._reasonings[at].append(delta.reasoning)
-        self._logprobs[at] += delta.logprobs
+        self._logprobs[at] += [msgspec.Raw(_encode(_token_logprobs(token))) for token in delta.logprobs]
         self._reasons[at] = delta.finish_reason
         for piece in delta.tool_calls:
             call = self._calls[at].setdefault(piece.index, {"id": piece.id, "name": "", "arguments": ""})
@@ -155,7 +156,7 @@ class Collected:
         return {
             "index": index,
             "message": message,
-            "logprobs": _logprobs(self._logprobs[index]),
+            "logprobs": {"content": told, "refusal": None} if (told := self._logprobs[index]) else None,
             "finish_reason": self._reasons[index],
         }
 
@@ -228,10 +229,11 @@ def _tool_call(piece: ToolCallPiece) -> dict[str, Any]:
 def _logprobs(told: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
     if not told:
         return None
-    content = [
-        _logprob(token.drawn) | {"top_logprobs": [_logprob(top) for top in token.top]} for token in told
-    ]
-    return {"content": content, "refusal": None}
+    return {"content": [_token_logprobs(token) for token in told], "refusal": None}
+
+
+def _token_logprobs(told: TokenLogprobs) -> dict[str, Any]:
+    return _logprob(told.drawn) | {"top_logprobs": [_logprob(top) for top in told.top]}
 
 
 def _logprob(entry: Logprob) -> dict[str, Any]:

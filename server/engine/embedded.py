@@ -47,7 +47,7 @@ _DEATH_POLL_S = 0.1
 _LEAST_LOGPROB = -9999.0
 """JSON has no infinity; OpenAI's API writes this instead."""
 
-_SHUTDOWN_S = 3.0
+_SHUTDOWN_S = 0.5
 """After this the engine's processes are killed; by then no stream is left that could mind."""
 
 
@@ -196,6 +196,10 @@ class EmbeddedEngine:
             return
         llm, self._llm = self._llm, None
         await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
+        # An engine that stood still has sent no aborts: whoever waits for it would wait for ever.
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        llm.output_processor.propagate_error(EngineDeadError())
 
 
 def _keep_interrupts_from_children() -> None:

@@ -147,6 +147,8 @@ class SupervisedEngine:
             try:
                 await self._engine.start()
                 limits = self._engine.limits
+                # What was open on the engine before says nothing about this one.
+                self._open.clear()
                 self._seen = PrefixCache(limits.kv_blocks, limits.block_size)
                 self._enter("ready")
                 ready_at = time.monotonic()
