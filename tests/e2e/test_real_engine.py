@@ -118,8 +118,10 @@ def test_a_second_turn_finds_its_prefix_in_the_cache(sdk: openai.OpenAI) -> None
 
 def test_errors_are_the_sdks_own_exceptions(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
-        sdk.chat.completions.create(model="x", messages=[{"role": "user", "content": "x"}], logprobs=True)
-    assert raised.value.param == "logprobs"
+        sdk.chat.completions.create(
+            model="x", messages=[{"role": "user", "content": "x"}], reasoning_effort="high"
+        )
+    assert raised.value.param == "reasoning_effort"
     with pytest.raises(openai.NotFoundError):
         sdk.chat.completions.create(model="gpt-5", messages=[{"role": "user", "content": "x"}])
     with pytest.raises(openai.BadRequestError) as raised:
