@@ -122,13 +122,17 @@ class TurnStream(EventSourceResponse):
             await abandon(self._first, self._body)
 
     def _rest(self, send: Send, *, starts: bool = False) -> Send:
-        """What the library sends, without a start that is out already and heartbeats after the end."""
+        """What the library sends, without a start that is out already and heartbeats that nobody waits for.
+
+        One that waited for a lagging reader could be let through after the last event.
+        """
         emission = self._emission
 
         async def send_rest(message: Message) -> None:
             is_start = message["type"] == "http.response.start"
-            is_late = emission.over and message.get("body") == frames.HEARTBEAT
-            if (starts or not is_start) and not is_late:
+            is_heartbeat = message.get("body") == frames.HEARTBEAT
+            is_idle = is_heartbeat and (emission.over or emission.outlet.is_full)
+            if (starts or not is_start) and not is_idle:
                 await send(message)
 
         return send_rest
