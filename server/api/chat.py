@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import anyio
-from sse_starlette import ServerSentEvent
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -124,7 +123,7 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
             body,
             headers=_STREAM_HEADERS,
             ping=http.heartbeat_s,
-            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
+            ping_message_factory=lambda: frames.HEARTBEAT,  # bytes pass through untouched
             sep="\n",
             # The drain ends streams itself, with an error event; this only has to come after it.
             shutdown_grace_period=http.shutdown_grace_s + 0.5,

@@ -51,18 +51,18 @@ class Emission:
         except FirstwordError as error:
             if not self.begun:
                 raise
-            self.over = True
-            yield frames.error_frame(error) + frames.DONE
+            yield self._ending(error)
         except Exception:
             if not self.begun:
                 raise
             log.exception("turn %s failed", self.turn.turn_id)
-            self.over = True
-            if self._finished:
-                yield frames.DONE  # a second ending would be worse than a missing usage
-                return
             message = f"an error of ours; its log entry names turn {self.turn.turn_id}"
-            yield frames.error_frame(Internal(message)) + frames.DONE
+            yield self._ending(Internal(message))
+
+    def _ending(self, error: FirstwordError) -> bytes:
+        """The error event; none after the finish, where a second ending would be worse than a missing usage."""
+        self.over = True
+        return frames.DONE if self._finished else frames.error_frame(error) + frames.DONE
 
     async def _rendered(self) -> AsyncGenerator[bytes, None]:
         turn, outlet = self.turn, self.outlet
@@ -111,7 +111,9 @@ class TurnStream(EventSourceResponse):
         emission.begun = True
         try:
             if self._first.done() and not emission.outlet.is_full:
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send(
+                    {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                )
                 await send({"type": "http.response.body", "body": self._first.result(), "more_body": True})
                 emission.turn.clock.sent()
                 await super().__call__(scope, receive, self._rest(send))
