@@ -1,35 +1,109 @@
-"""When conversations begin. Closed loop: a fixed number are held at a time, and the end of one lets the next begin."""
+"""When conversations begin in an open loop: at times of their own, whatever became of those before.
+
+| kind | gaps between arrivals |
+| --- | --- |
+| `constant` | all the same; the first arrival is at 0 |
+| `poisson` | exponential: independent users |
+| `gamma` | gamma with shape `burstiness` and the same mean: 1 is Poisson, lower is burstier, higher is more even |
+| `trace` | as the workload says, divided by `speed` |
+
+`burstiness` means what it means in `vllm bench serve --burstiness`: the coefficient of variation of the gaps is
+1/sqrt(burstiness). Unlike there, the times are not stretched to make the mean of the run the rate exactly: a Poisson
+process has runs that are busier than others.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from loadtest.client import Client
-from loadtest.measure import TurnResult
-from loadtest.workload import Conversation
+from loadtest.errors import BenchError, WorkloadError
+from loadtest.workload.conversation import Conversation
+
+ArrivalKind = Literal["constant", "poisson", "gamma", "trace"]
+
+RATES_PER_S = (1e-6, 1e6)
+BURSTINESSES = (0.01, 1e6)
+SPEEDS = (1e-6, 1e6)
 
 
-async def closed_loop(
-    client: Client,
-    conversations: Iterable[Conversation],
-    concurrency: int,
-    on_turn: Callable[[TurnResult], None],
-) -> None:
-    """Hold all conversations, `concurrency` at a time. The first ones are all due when the phase began.
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Raises `BenchError` for values that make no process."""
 
-    A target that slows down is asked less often: a closed loop shows what so many patient users see, not what a fixed
-    rate of arrivals would. Cancellation ends every conversation.
+    kind: ArrivalKind
+    rate_per_s: float | None = None
+    """Mean rate of conversations begun; a trace has none."""
+    burstiness: float = 1.0
+    """Of `gamma`."""
+    speed: float = 1.0
+    """Of `trace`: 2 replays it in half the time."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ArrivalKind):
+            raise BenchError(f"arrivals {self.kind!r}: expected one of {', '.join(get_args(ArrivalKind))}.")
+        if self.kind == "trace":
+            if self.rate_per_s is not None:
+                raise BenchError("a trace has its own rate: leave the rate out, or change it with the speed.")
+            _check("speed", self.speed, SPEEDS)
+        elif self.rate_per_s is None:
+            raise BenchError(f"{self.kind} arrivals need a rate. Give the conversations begun per second.")
+        else:
+            _check("rate", self.rate_per_s, RATES_PER_S)
+        if self.kind == "gamma":
+            _check("burstiness", self.burstiness, BURSTINESSES)
+
+
+def _check(what: str, value: float, bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    if not low <= value <= high:  # also when it is not a number
+        raise BenchError(
+            f"the {what} of the arrivals is {value:g}. Expected a number from {low:g} to {high:g}."
+        )
+
+
+def due_times(arrivals: Arrivals, seed: int) -> Iterator[float]:
+    """Seconds after the beginning, non-decreasing, endless. A trace's are `trace_due_times`: here it is a `ValueError`."""
+    rate_per_s = arrivals.rate_per_s
+    if rate_per_s is None:
+        raise ValueError("a trace's due times come from its conversations")
+    if arrivals.kind == "constant":
+        # Divided anew each time, so that no error adds up.
+        return (number / rate_per_s for number in itertools.count())
+    source = random.Random(seed)  # noqa: S311 - repeatable on purpose, nothing secret
+    if arrivals.kind == "poisson":
+        return _sums(lambda: source.expovariate(rate_per_s))
+    shape = arrivals.burstiness
+    return _sums(lambda: source.gammavariate(shape, 1 / (rate_per_s * shape)))
+
+
+def _sums(draw_gap: Callable[[], float]) -> Iterator[float]:
+    due_s = 0.0
+    while True:
+        due_s += draw_gap()
+        yield due_s
+
+
+def trace_due_times(conversations: Sequence[Conversation], speed: float = 1.0) -> tuple[float, ...]:
+    """When each of the conversations begins, seconds, non-decreasing.
+
+    Raises `WorkloadError` when one has no time, or an earlier one than the conversation before it.
     """
-    waiting = iter(conversations)
-    async with asyncio.TaskGroup() as group:
-        for _ in range(concurrency):
-            group.create_task(_hold(client, waiting, on_turn))
-
-
-async def _hold(
-    client: Client, waiting: Iterator[Conversation], on_turn: Callable[[TurnResult], None]
-) -> None:
-    due = client.began
-    for conversation in waiting:
-        due = await client.converse(conversation, due, on_turn)
+    _check("speed", speed, SPEEDS)
+    times_s: list[float] = []
+    for conversation in conversations:
+        if conversation.due_s is None:
+            raise WorkloadError(
+                f"conversation {conversation.conversation_id!r} of the workload has no time to begin at. "
+                "Give every line of the trace a `timestamp`, or choose constant, poisson or gamma arrivals."
+            )
+        if times_s and conversation.due_s / speed < times_s[-1]:
+            raise WorkloadError(
+                f"conversation {conversation.conversation_id!r} of the workload begins before the one that precedes it. "
+                "Order the trace by time."
+            )
+        times_s.append(conversation.due_s / speed)
+    return tuple(times_s)

@@ -139,7 +139,7 @@ class Verdict(msgspec.Struct, frozen=True):
     bound: str
     """As given: `ttft_p99<500ms`."""
     value: float | None
-    """In the bound's own unit; null when nothing was measured, which is a miss."""
+    """Milliseconds for a latency, a share in [0, 1] for a share; null when nothing was measured, which is a miss."""
     met: bool
 
 

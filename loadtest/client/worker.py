@@ -1,0 +1,151 @@
+"""The measuring process: it holds its share of the conversations and does nothing else.
+
+Drawing, counting and writing happen in the process that started it. Orders come on standard input, news go to standard
+output; when the input ends, the starter is gone and so is the reason to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from contextlib import suppress
+from time import perf_counter
+
+from loadtest.client.client import Client
+from loadtest.client.clock import Clock
+from loadtest.client.load import Load
+from loadtest.client.messages import (
+    Begin,
+    Failed,
+    News,
+    Over,
+    Ready,
+    Start,
+    Stop,
+    Turns,
+    Unpacker,
+    decode_order,
+    pack,
+)
+from loadtest.client.vitals import Vitals, every
+from loadtest.errors import BenchError
+from loadtest.figures.turn_result import TurnResult
+from loadtest.plan import Share
+
+_NEWS_EVERY_S = 0.1
+_COLLECT_EVERY_S = 1.0
+
+
+class Orders(asyncio.Protocol):
+    """What the starter says."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.share: asyncio.Future[Share] = loop.create_future()
+        self.begin_at: asyncio.Future[float] = loop.create_future()
+        self.stopped: asyncio.Future[None] = loop.create_future()
+        self._unpacker = Unpacker()
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._unpacker.feed(data):
+            match decode_order(message):
+                case Start(share):
+                    self.share.set_result(share)
+                case Begin(at):
+                    self.begin_at.set_result(at)
+                case Stop():
+                    self._stop()
+
+    def eof_received(self) -> None:
+        self._stop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if not self.stopped.done():
+            self.stopped.set_result(None)
+
+
+class Reporter:
+    """Says what happened, ten times a second: a turn is kept until then."""
+
+    def __init__(self, out: asyncio.WriteTransport) -> None:
+        self._out = out
+        self._results: list[TurnResult] = []
+
+    def take(self, result: TurnResult) -> None:
+        self._results.append(result)
+
+    def tell_turns(self, under_way: int) -> None:
+        results, self._results = self._results, []
+        self.tell(Turns(results, under_way))
+
+    def tell(self, news: News) -> None:
+        self._out.write(pack(news))
+
+
+async def work() -> None:
+    """From the first order to the last word."""
+    loop = asyncio.get_running_loop()
+    _, orders = await loop.connect_read_pipe(Orders, sys.stdin.buffer)
+    out, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout.buffer)
+    reporter = Reporter(out)
+    share = await orders.share
+    clock = Clock()
+    try:
+        await _measure(share, orders, clock, reporter)
+    except BenchError as error:
+        reporter.tell(Failed(str(error)))
+    finally:
+        clock.close()
+        out.close()
+
+
+async def _measure(share: Share, orders: Orders, clock: Clock, reporter: Reporter) -> None:
+    client = Client(share, clock, reporter.take)
+    load = Load(share, client, clock)
+    vitals = Vitals(clock)
+    every(clock, _NEWS_EVERY_S, lambda _: reporter.tell_turns(client.under_way))
+    _collect_little(clock)
+
+    async def hold() -> None:
+        await load.warm_up(perf_counter())
+        reporter.tell_turns(0)
+        reporter.tell(Ready())
+        begin_at = await orders.begin_at
+        client.events = 0
+        vitals.begin()
+        await load.run(begin_at)
+
+    holding = asyncio.create_task(hold())
+    orders.stopped.add_done_callback(lambda _: holding.cancel())
+    with suppress(asyncio.CancelledError):
+        await holding
+    cpu_s, wall_s = vitals.cpu_s, vitals.wall_s
+    await client.prewarm.close()
+    client.connections.close()
+    reporter.tell_turns(0)
+    prewarms = dict(client.prewarm.by_status)
+    reporter.tell(Over(cpu_s, wall_s, client.events, client.unsent, vitals.lag_us, prewarms))
+
+
+def _collect_little(clock: Clock) -> None:
+    """A collection of everything would hold time stamps up; what is young is quickly looked through."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    every(clock, _COLLECT_EVERY_S, lambda _: gc.collect(1))
+
+
+def main() -> None:
+    import uvloop
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starter decides
+    uvloop.run(work())
+
+
+if __name__ == "__main__":
+    main()
