@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from loadtest.errors import BenchError, WorkloadError
+from loadtest.errors import OptionError, WorkloadError
 from loadtest.workload.conversation import Conversation
 
 ArrivalKind = Literal["constant", "poisson", "gamma", "trace"]
@@ -32,7 +32,7 @@ SPEEDS = (1e-6, 1e6)
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Raises `BenchError` for values that make no process."""
+    """Raises `OptionError` for values that make no process."""
 
     kind: ArrivalKind
     rate_per_s: float | None = None
@@ -44,25 +44,25 @@ class Arrivals:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ArrivalKind):
-            raise BenchError(f"arrivals {self.kind!r}: expected one of {', '.join(get_args(ArrivalKind))}.")
+            raise OptionError(
+                f"--arrivals {self.kind!r}: expected one of {', '.join(get_args(ArrivalKind))}."
+            )
         if self.kind == "trace":
             if self.rate_per_s is not None:
-                raise BenchError("a trace has its own rate: leave the rate out, or change it with the speed.")
-            _check("speed", self.speed, SPEEDS)
+                raise OptionError("--arrivals trace has its own rate: leave --rate out, or use --speed.")
+            _check("--speed", self.speed, SPEEDS)
         elif self.rate_per_s is None:
-            raise BenchError(f"{self.kind} arrivals need a rate. Give the conversations begun per second.")
+            raise OptionError(f"--arrivals {self.kind} needs --rate, the conversations begun per second.")
         else:
-            _check("rate", self.rate_per_s, RATES_PER_S)
+            _check("--rate", self.rate_per_s, RATES_PER_S)
         if self.kind == "gamma":
-            _check("burstiness", self.burstiness, BURSTINESSES)
+            _check("--burstiness", self.burstiness, BURSTINESSES)
 
 
 def _check(what: str, value: float, bounds: tuple[float, float]) -> None:
     low, high = bounds
     if not low <= value <= high:  # also when it is not a number
-        raise BenchError(
-            f"the {what} of the arrivals is {value:g}. Expected a number from {low:g} to {high:g}."
-        )
+        raise OptionError(f"{what} is {value:g}. Expected a number from {low:g} to {high:g}.")
 
 
 def due_times(arrivals: Arrivals, seed: int) -> Iterator[float]:
@@ -73,7 +73,7 @@ def due_times(arrivals: Arrivals, seed: int) -> Iterator[float]:
     if arrivals.kind == "constant":
         # Divided anew each time, so that no error adds up.
         return (number / rate_per_s for number in itertools.count())
-    source = random.Random(seed)  # noqa: S311 - repeatable on purpose, nothing secret
+    source = random.Random(f"arrivals {seed}")  # noqa: S311 - repeatable on purpose, nothing secret
     if arrivals.kind == "poisson":
         return _sums(lambda: source.expovariate(rate_per_s))
     shape = arrivals.burstiness
@@ -92,13 +92,13 @@ def trace_due_times(conversations: Sequence[Conversation], speed: float = 1.0) -
 
     Raises `WorkloadError` when one has no time, or an earlier one than the conversation before it.
     """
-    _check("speed", speed, SPEEDS)
+    _check("--speed", speed, SPEEDS)
     times_s: list[float] = []
     for conversation in conversations:
         if conversation.due_s is None:
             raise WorkloadError(
                 f"conversation {conversation.conversation_id!r} of the workload has no time to begin at. "
-                "Give every line of the trace a `timestamp`, or choose constant, poisson or gamma arrivals."
+                "Give every line of the trace a `timestamp`, or use --rate in place of --arrivals trace."
             )
         if times_s and conversation.due_s / speed < times_s[-1]:
             raise WorkloadError(

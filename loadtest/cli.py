@@ -3,130 +3,216 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from loadtest import options
+
 if TYPE_CHECKING:
-    from loadtest.run import Plan, Run
+    from loadtest.figures.document import Report
+    from loadtest.order import Order
 
 EXIT_OK = 0
-EXIT_TURNS_FAILED = 1
+EXIT_FAILED = 1
 EXIT_UNUSABLE = 2
 EXIT_INTERRUPTED = 130
 
 API_KEY_VARIABLES = ("FIRSTWORD_API_KEY", "OPENAI_API_KEY")
 
+app = typer.Typer(
+    help="Measure the time to first token of any OpenAI-compatible server. Begin with `firstword bench run`.",
+    no_args_is_help=True,
+)
 
-def bench(
-    workload: Annotated[
-        Path,
-        typer.Argument(
-            metavar="WORKLOAD",
-            help="Questions (.txt, one per line) or conversations (.jsonl).",
-            show_default=False,
-        ),
-    ],
-    url: Annotated[
-        str, typer.Option(help="The server, up to where /chat/completions follows.")
-    ] = "http://127.0.0.1:8000/v1",
-    model: Annotated[
-        str | None, typer.Option(help="The model to ask for; else the first that the server lists.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Conversations held at a time.")] = 1,
-    conversations: Annotated[
-        int | None, typer.Option(min=1, help="Measure only so many conversations of the workload.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest reply to ask for; else the server's own limit.")
-    ] = None,
-    warmup: Annotated[
-        int, typer.Option(min=0, help="Hold the first so many conversations without measuring them.")
-    ] = 0,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, max=86_400, help="Seconds a whole turn may take.")
-    ] = 300.0,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Also write every turn and the summary to this file.")
-    ] = None,
+
+@app.command()
+def run(
+    workload: options.WorkloadFile = None,
+    url: options.Url = "http://127.0.0.1:8000/v1",
+    model: options.Model = None,
+    max_tokens: options.MaxTokens = None,
+    body: options.Body = None,
+    timeout: options.Timeout = 300.0,
+    fresh_connections: options.FreshConnections = False,
+    kind: options.Kind = "auto",
+    synthetic: options.Synthetic = None,
+    conversations: options.Conversations = None,
+    popularity: options.Popularity = None,
+    think: options.Think = None,
+    type_ahead: options.TypeAheadWpm = None,
+    seed: options.Seed = 0,
+    concurrency: options.Concurrency = None,
+    rate: options.Rate = None,
+    find_rate: options.FindRate = False,
+    arrivals: options.ArrivalsOption = "poisson",
+    burstiness: options.Burstiness = 1.0,
+    speed: options.Speed = 1.0,
+    max_concurrency: options.MaxConcurrency = None,
+    duration: options.Duration = None,
+    warmup: options.Warmup = 0,
+    warmup_seconds: options.WarmupSeconds = 0.0,
+    processes: options.Processes = None,
+    slo: options.SloOption = None,
+    goodput: options.Goodput = None,
+    json_path: options.JsonFile = None,
+    csv_path: options.CsvFile = None,
+    html_path: options.HtmlFile = None,
 ) -> None:
-    """Measure the time to first token of any OpenAI-compatible server, turn by turn.
+    """Hold the workload's conversations with a server and measure every turn of them.
 
-    Holds the workload's conversations, --concurrency at a time; each turn waits for the reply before it. An API key is
-    read from FIRSTWORD_API_KEY or OPENAI_API_KEY. Exits with 0 if every turn ended well, 1 if some failed (the table
-    says how), 2 if nothing could be measured.
+    Each turn waits for the reply before it. A turn's clock starts when it is due, whatever the client is doing then. An API
+    key is read from FIRSTWORD_API_KEY or OPENAI_API_KEY. Exits with 0 if all is well, 1 if a bound of --slo was missed or,
+    without --slo, a turn failed, 2 if nothing could be measured.
     """
-    from loadtest.client import check_url
-    from loadtest.errors import BenchError
-    from loadtest.run import Plan, Run
-    from loadtest.workload import read_workload
+    from loadtest.order import Order
 
-    try:
-        target_url = check_url(url)
-        held = read_workload(workload)
-    except BenchError as error:
-        _give_up(str(error))
-    if json_path is not None and not (json_path.parent.is_dir() and not json_path.is_dir()):
-        _give_up(f"--json {json_path}: no file can be written there. Name a file in a folder that exists.")
-    if warmup >= len(held):
-        _give_up(
-            f"--warmup {warmup} leaves nothing to measure of {workload}, which holds {len(held)}. Lower it to {len(held) - 1}."
-        )
-    end = None if conversations is None else warmup + conversations
-    plan = Plan(
-        url=target_url,
+    _check_files({"--json": json_path, "--csv": csv_path, "--html": html_path})
+    order = Order(
+        workload=workload,
+        kind=kind,
+        synthetic=synthetic,
+        url=url,
         model=model,
-        api_key=_api_key(),
-        workload=str(workload),
-        warmup=held[:warmup],
-        measured=held[warmup:end],
-        concurrency=concurrency,
         max_tokens=max_tokens,
+        body=body,
         timeout_s=timeout,
+        fresh_connections=fresh_connections,
+        conversations=conversations,
+        popularity=popularity,
+        think=think,
+        type_ahead_wpm=type_ahead,
+        seed=seed,
+        concurrency=concurrency,
+        rate=rate,
+        find_rate=find_rate,
+        arrivals=arrivals,
+        burstiness=burstiness,
+        speed=speed,
+        max_concurrency=max_concurrency,
+        duration_s=duration,
+        warmup=warmup,
+        warmup_s=warmup_seconds,
+        slo=slo,
+        goodput=goodput,
     )
-    run = Run(plan)
-    interrupted = _execute(run, plan)
-    _report(run, json_path)
-    if interrupted:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    failed = any(turn.outcome != "ok" for turn in run.turns if not turn.warmup)
-    raise typer.Exit(EXIT_TURNS_FAILED if failed else EXIT_OK)
+    report = _measure(order, processes)
+    _write(report, json_path, csv_path, html_path)
+    raise typer.Exit(_exit_code(report))
 
 
-def _execute(run: Run, plan: Plan) -> bool:
-    """Run it under a progress bar. True if the user interrupted it; the turns so far are kept."""
-    import uvloop
-
-    from loadtest.errors import BenchError
-    from loadtest.report import LiveProgress
-    from loadtest.run import execute
-
-    try:
-        with LiveProgress(plan) as progress:
-            uvloop.run(execute(run, progress.on_turn))
-    except BenchError as error:
-        _give_up(str(error))
-    except KeyboardInterrupt:
-        return True
-    return False
-
-
-def _report(run: Run, json_path: Path | None) -> None:
+@app.command()
+def report(
+    document: Annotated[Path, typer.Argument(metavar="REPORT.json", help="What --json wrote.")],
+    csv_path: options.CsvFile = None,
+    html_path: options.HtmlFile = None,
+) -> None:
+    """Print a report that --json wrote, or make it a page (--html) or a table (--csv)."""
     from rich.console import Console
 
-    from loadtest.report import print_report
-    from loadtest.summary import report_of, write_json
+    from loadtest.errors import BenchError
+    from loadtest.report.json_file import read_json
+    from loadtest.report.tables import print_report
 
-    report = report_of(run)
-    print_report(report, Console())
-    if json_path is None:
-        return
+    _check_files({"--csv": csv_path, "--html": html_path})
     try:
-        write_json(report, json_path)
-    except OSError as error:
-        _give_up(f"--json {json_path}: {error.strerror or error}. Free the disk or name another file.")
-    typer.echo(f"Every turn is in {json_path}.")
+        found = read_json(document)
+    except BenchError as error:
+        _give_up(str(error))
+    if csv_path is None and html_path is None:
+        print_report(found, Console())
+    _write(found, None, csv_path, html_path)
+
+
+@app.command()
+def compare(
+    baseline: Annotated[Path, typer.Argument(metavar="A.json", help="What --json wrote: the baseline.")],
+    other: Annotated[Path, typer.Argument(metavar="B.json", help="What to hold against it.")],
+) -> None:
+    """Two runs side by side: B's figures as ratios to A's, with 95 % confidence."""
+    from rich.console import Console
+
+    from loadtest.errors import BenchError
+    from loadtest.figures.compare import compare_reports
+    from loadtest.report.comparison import print_comparison
+    from loadtest.report.json_file import read_json
+
+    try:
+        comparison = compare_reports(read_json(baseline), read_json(other))
+    except BenchError as error:
+        _give_up(str(error))
+    print_comparison(comparison, (baseline.name, other.name), Console())
+
+
+def _measure(order: Order, processes: int | None) -> Report:
+    """Run it under a live view. Ctrl-C ends it early, and what was measured is kept; the second time it ends at once."""
+    import asyncio
+
+    from rich.console import Console
+
+    from loadtest.conduct import conduct
+    from loadtest.errors import BenchError
+    from loadtest.order import take
+    from loadtest.report.live import LiveView
+    from loadtest.report.tables import print_report
+
+    try:
+        stages = take(order)
+        for remark in stages.workload.remarks:
+            typer.echo(remark, err=True)
+        with LiveView() as view:
+            report = asyncio.run(conduct(stages, _api_key(), processes, view, command=_command()))
+    except BenchError as error:
+        _give_up(str(error))
+    print_report(report, Console())
+    return report
+
+
+def _write(report: Report, json_path: Path | None, csv_path: Path | None, html_path: Path | None) -> None:
+    from loadtest.report.csv_file import write_csv
+    from loadtest.report.html import write_html
+    from loadtest.report.json_file import write_json
+
+    outputs = (
+        (json_path, "--json", write_json),
+        (csv_path, "--csv", write_csv),
+        (html_path, "--html", write_html),
+    )
+    for path, option, write in outputs:
+        if path is None:
+            continue
+        try:
+            write(report, path)
+        except OSError as error:
+            _give_up(f"{option} {path}: {error.strerror or error}. Free the disk or name another file.")
+        typer.echo(f"Written: {path}")
+
+
+def _exit_code(report: Report) -> int:
+    """The last stage of a search misses on purpose; there the rate that was found counts."""
+    if report.interrupted:
+        return EXIT_INTERRUPTED
+    if report.sweep is not None:
+        return EXIT_OK if report.sweep.best_rate_per_s is not None else EXIT_FAILED
+    if report.config.slo is not None:
+        verdicts = [verdict.met for stage in report.stages for verdict in stage.verdicts]
+        return EXIT_OK if all(verdicts) else EXIT_FAILED
+    return EXIT_FAILED if any(stage.summary.failed for stage in report.stages) else EXIT_OK
+
+
+def _check_files(paths: dict[str, Path | None]) -> None:
+    """Before an hour is spent on what cannot be kept."""
+    for option, path in paths.items():
+        if path is not None and not (path.parent.is_dir() and not path.is_dir()):
+            _give_up(f"{option} {path}: no file can be written there. Name a file in a folder that exists.")
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["firstword", *sys.argv[1:]])
 
 
 def _api_key() -> str | None:

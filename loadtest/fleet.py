@@ -10,7 +10,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from loadtest.client.messages import Begin, Failed, News, Order, Over, Ready, Start, Stop, Turns, Unpacker, decode_news, pack  # fmt: skip
+from loadtest.client.messages import (  # fmt: skip
+    Begin,
+    Failed,
+    News,
+    Order,
+    Over,
+    Ready,
+    Start,
+    Stop,
+    Turns,
+    Unpacker,
+    decode_news,
+    pack,
+)
 from loadtest.errors import ClientError
 from loadtest.figures.turn_result import TurnResult
 from loadtest.plan import Plan, Share
@@ -19,6 +32,7 @@ _COMMAND = (sys.executable, "-m", "loadtest.client.worker")
 _HEAD_START_S = 0.1
 """Between the order to begin and the beginning, so that every process has heard it."""
 _STOP_S = 5.0
+_READ_BYTES = 1 << 18
 _MOST_BY_ITSELF = 8
 _STREAMS_PER_PROCESS = 64
 
@@ -103,9 +117,7 @@ async def _begin_when_ready(run: StageRun, processes: Sequence[_Process]) -> Non
             run.stolen_share = (after[1] - before[1]) / (after[0] - before[0])
 
 
-async def _listen(
-    process: _Process, run: StageRun, on_turns: Callable[[Sequence[TurnResult]], None]
-) -> None:
+async def _listen(process: _Process, run: StageRun, on_turns: Callable[[Sequence[TurnResult]], None]) -> None:
     async for news in process.news():
         match news:
             case Turns(results, under_way):
@@ -132,9 +144,12 @@ async def _stop_when_told(stop: asyncio.Event, run: StageRun, processes: Sequenc
 
 class _Process:
     def __init__(self, number: int, process: asyncio.subprocess.Process) -> None:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            raise ValueError("a measuring process is spoken to through its pipes")
         self.number = number
         self.ready = asyncio.Event()
         self._process = process
+        self._orders, self._news, self._errors = process.stdin, process.stdout, process.stderr
 
     @classmethod
     async def start(cls, number: int) -> _Process:
@@ -146,25 +161,21 @@ class _Process:
         return cls(number, process)
 
     def tell(self, order: Order) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(pack(order))
+        self._orders.write(pack(order))
 
     async def news(self) -> AsyncIterator[News]:
-        assert self._process.stdout is not None
         unpacker = Unpacker()
-        while data := await self._process.stdout.read(1 << 18):
+        while data := await self._news.read(_READ_BYTES):
             for message in unpacker.feed(data):
                 yield decode_news(message)
 
     async def last_words(self) -> str:
-        assert self._process.stderr is not None
-        said = (await self._process.stderr.read(1 << 16)).decode(errors="replace").strip()
+        said = (await self._errors.read(_READ_BYTES)).decode(errors="replace").strip()
         return said.splitlines()[-1] if said else "It said nothing."
 
     async def end(self) -> None:
         """It ends by itself when its input does; one that does not is killed."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._orders.close()
         try:
             await asyncio.wait_for(self._process.wait(), _STOP_S)
         except TimeoutError:

@@ -75,7 +75,9 @@ def parse_slo(text: str) -> Slo:
 
 def parse_goodput(text: str) -> TurnBounds:
     """Raises `OptionError`, naming the bound."""
-    return TurnBounds(text, tuple(_parse_bound(part, set(_OF_A_TURN), "--goodput") for part in text.split(",")))
+    return TurnBounds(
+        text, tuple(_parse_bound(part, set(_OF_A_TURN), "--goodput") for part in text.split(","))
+    )
 
 
 def _parse_bound(part: str, known: set[str], option: str) -> _Bound:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loadtest.cli import bench
+from loadtest.cli import app as bench_app
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -24,7 +24,7 @@ models_app = typer.Typer(help="The starter models.", no_args_is_help=True)
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
-app.command()(bench)
+app.add_typer(bench_app, name="bench")
 
 ConfigOption = Annotated[
     Path | None,

@@ -118,8 +118,7 @@ class Connection(asyncio.Protocol):
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        assert self._parser is not None
-        status = self._parser.get_status_code()
+        status = 0 if self._parser is None else self._parser.get_status_code()
         if status < 200:
             self._headers = {}
             return

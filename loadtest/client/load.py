@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import count, islice
 from typing import TypeVar
 
-from loadtest.arrivals import due_times, trace_due_times
+from loadtest.arrivals import Arrivals, due_times, trace_due_times
 from loadtest.client.client import Client
 from loadtest.client.clock import Clock
 from loadtest.plan import Share
@@ -47,10 +47,10 @@ class Load:
     async def run(self, begun_at: float) -> None:
         """The stage. Returns when its last turn has ended; cancelled, every open turn is unfinished."""
         self._client.begun_at = begun_at
-        if self._plan.is_open_loop:
-            await self._run_open(begun_at)
-        else:
+        if self._plan.arrivals is None:
             await self._run_closed(begun_at)
+        else:
+            await self._run_open(begun_at, self._plan.arrivals)
 
     async def _run_closed(self, begun_at: float) -> None:
         """A fixed number at a time; the end of one lets the next begin.
@@ -72,23 +72,22 @@ class Load:
             for _ in range(self._share.concurrency or 1):
                 group.create_task(user())
 
-    async def _run_open(self, begun_at: float) -> None:
+    async def _run_open(self, begun_at: float, arrivals: Arrivals) -> None:
         """Each is begun when it is due, however many others are under way."""
         async with asyncio.TaskGroup() as group:
-            for number, (due_s, conversation) in self._mine(self._arrivals()):
+            for number, (due_s, conversation) in self._mine(self._arrivals(arrivals)):
                 due = begun_at + due_s
                 await self._clock.until(due - self._client.lead_s(conversation))
                 group.create_task(self._client.hold(conversation, number, due))
 
-    def _arrivals(self) -> Iterator[tuple[float, Conversation]]:
+    def _arrivals(self, arrivals: Arrivals) -> Iterator[tuple[float, Conversation]]:
         plan = self._plan
-        assert plan.arrivals is not None
-        if plan.arrivals.kind == "trace":
+        if arrivals.kind == "trace":
             conversations = plan.conversations[: plan.n_conversations]
-            arrivals = zip(trace_due_times(conversations, plan.arrivals.speed), conversations, strict=True)
+            due = zip(trace_due_times(conversations, arrivals.speed), conversations, strict=True)
         else:
-            arrivals = zip(due_times(plan.arrivals, plan.seed), self._stage(), strict=False)
-        for due_s, conversation in arrivals:
+            due = zip(due_times(arrivals, plan.seed), self._stage(), strict=False)
+        for due_s, conversation in due:
             if plan.duration_s is not None and due_s >= plan.duration_s:
                 return
             yield due_s, conversation

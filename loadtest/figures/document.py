@@ -186,6 +186,8 @@ class Config(msgspec.Struct, frozen=True):
     slo: str | None
     goodput: str | None
     seed: int
+    remarks: tuple[str, ...] = ()
+    """What had to be left out of the workload."""
 
 
 class Conditions(msgspec.Struct, frozen=True):

@@ -40,12 +40,12 @@ class Histogram:
         histogram = cls()
         try:
             histogram._hdr = HdrHistogram.decode(text.encode())
-        except Exception as error:  # noqa: BLE001  its decoder raises whatever zlib, ctypes and base64 raise
+        except Exception as error:
             raise ValueError(f"no HdrHistogram: {error}") from error
         return histogram
 
     def encode(self) -> str:
-        return self._hdr.encode().decode()
+        return str(self._hdr.encode(), "ascii")
 
     def add(self, other: Histogram) -> None:
         self._hdr.add(other._hdr)
