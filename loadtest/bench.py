@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_hex
+
+import msgspec
 
 from loadtest.client.address import find_model, parse_url, resolve
 from loadtest.figures.document import SCHEMA, Conditions, Config, Report, Stage, Sweep
@@ -62,6 +65,7 @@ class Bench:
 
     async def run(self, plan: Plan, name: str) -> Stage:
         """One stage. Failed turns are results. Raises `ClientError` if a measuring process of ours fails."""
+        plan = msgspec.structs.replace(plan, request_prefix=f"bench-{token_hex(3)}")
         run = StageRun(plan, self._processes or default_processes(plan))
         self._watcher.stage_began(name, run)
         await run_stage(

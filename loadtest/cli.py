@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -144,6 +145,32 @@ def compare(
     except BenchError as error:
         _give_up(str(error))
     print_comparison(comparison, (baseline.name, other.name), Console())
+
+
+def self_test(target_command: Sequence[str], seconds: float) -> None:
+    """Print how wrong this tool is, at 1 to 500 streams, against the target that `target_command` starts."""
+    import asyncio
+
+    from rich.console import Console
+
+    from loadtest.errors import BenchError
+    from loadtest.report.self_test import print_self_test
+    from loadtest.selftest import check
+
+    console = Console()
+    try:
+        with console.status("checking against the simulated target"):
+            checked = asyncio.run(
+                check(
+                    target_command,
+                    seconds=seconds,
+                    on_level=lambda one: console.print(f"{one.level.streams} streams: {one.verdict}"),
+                )
+            )
+    except BenchError as error:
+        _give_up(str(error))
+    print_self_test(checked, console)
+    raise typer.Exit(EXIT_OK if all(one.is_honest for one in checked) else EXIT_FAILED)
 
 
 def _measure(order: Order, processes: int | None) -> Report:

@@ -80,7 +80,7 @@ Popularity = Annotated[
 Think = Annotated[
     str | None,
     typer.Option(
-        help="Seconds between a reply and the next turn: '2', '1..5', 'exponential(3)'.",
+        help="Seconds between a reply and the user's next turn: '2', '1..5', 'exponential(3)'.",
         rich_help_panel=_WORKLOAD,
     ),
 ]

@@ -187,7 +187,7 @@ def _search(order: Order, plans: Sequence[tuple[str, Plan]]) -> Search | None:
 
 
 def _rate_name(rate_per_s: float) -> str:
-    return f"{rate_per_s:.4g} per second"
+    return f"{rate_per_s:.4g}/s"
 
 
 def _numbers(text: str, option: str) -> list[float]:

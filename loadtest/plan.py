@@ -37,7 +37,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warmup_s: float = 0.0
     """Turns that are due in the stage's first seconds are marked as warm-up."""
     think: str | None = None
-    """Pause between a reply and the next turn, seconds, a distribution."""
+    """Pause between a reply and the same user's next turn, also of the next conversation in a closed loop; seconds, a distribution."""
     type_ahead: TypeAhead | None = None
     max_tokens: int | None = None
     extra_body: dict[str, Any] = {}
@@ -45,6 +45,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 300.0
     keep_connections: bool = True
     seed: int = 0
+    request_prefix: str = "bench"
+    """What every `x-request-id` begins with."""
 
     @property
     def is_open_loop(self) -> bool:

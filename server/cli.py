@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loadtest.cli import app as bench_app
+from loadtest.cli import self_test
+from server.commands.target import target
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -25,6 +27,7 @@ config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
+bench_app.command("target")(target)
 
 ConfigOption = Annotated[
     Path | None,
@@ -73,6 +76,14 @@ def ask(
     from server.commands.ask import ask_server
 
     raise typer.Exit(ask_server(question, url.rstrip("/"), os.environ.get("FIRSTWORD_API_KEY")))
+
+
+@bench_app.command("self-test")
+def bench_self_test(
+    seconds: Annotated[float, typer.Option(min=1, help="How long each level is measured.")] = 10.0,
+) -> None:
+    """Hold the load tester against a simulated target that knows when it sent each token: its own error, as a table."""
+    self_test([sys.executable, "-m", "server.cli", "bench", "target"], seconds)
 
 
 @models_app.command("prepare")

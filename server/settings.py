@@ -101,6 +101,8 @@ class AuthSettings(Section):
 class SimulatedSettings(Section):
     prefill_tokens_per_s: float = Field(20_000, gt=0)
     """Prompt tokens computed per second, one prompt after the other."""
+    first_token_ms: float = Field(0.0, ge=0)
+    """Time from the end of a prompt's prefill to its first token; prompts do not wait for one another here."""
     token_interval_ms: float = Field(10.0, ge=0)
     """Time between two tokens of one answer."""
     kv_blocks: int = Field(4_096, ge=1)

@@ -54,6 +54,10 @@ class Client:
         """How long before a conversation is due its first question begins to be typed."""
         return self.prewarm.typing_s(conversation.turns[0].user)
 
+    def pause_s(self, draws: random.Random) -> float:
+        """Until a user has read the reply and thought of what to say next."""
+        return 0.0 if self._think is None else self._think.draw(draws)
+
     async def hold(
         self, conversation: Conversation, holding: int, due: float, *, warmup: bool = False
     ) -> float:
@@ -68,15 +72,13 @@ class Client:
         try:
             for number, turn in enumerate(conversation.turns, start=1):
                 if number > 1:
-                    pause_s = turn.think_s
-                    if pause_s is None:
-                        pause_s = 0.0 if self._think is None else self._think.draw(draws)
+                    pause_s = self.pause_s(draws) if turn.think_s is None else turn.think_s
                     due = free_at + pause_s + self.prewarm.typing_s(turn.user)
                 if self._is_over(due):
                     break
                 with self.prewarm.typing(history, turn.user, due):
                     history.append(Message("user", turn.user))
-                    request_id = f"bench-{holding}-{number}"
+                    request_id = f"{self._plan.request_prefix}-{holding}-{number}"
                     request = self._requests.completion(history, turn.max_tokens, request_id)
                     await self._clock.until(due)
                 unsent -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 from itertools import count, islice
 from typing import TypeVar
@@ -59,6 +60,7 @@ class Load:
         """
         waiting = self._mine(self._stage())
         duration_s = self._plan.duration_s
+        draws = random.Random(f"{self._plan.seed} process {self._share.process}")  # noqa: S311  pauses, not secrets
 
         async def user() -> None:
             due = begun_at
@@ -67,6 +69,7 @@ class Load:
                     return
                 due += self._client.lead_s(conversation)
                 due = await self._client.hold(conversation, number, due)
+                due += self._client.pause_s(draws)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(self._share.concurrency or 1):

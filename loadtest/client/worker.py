@@ -69,6 +69,14 @@ class Orders(asyncio.Protocol):
             self.stopped.set_result(None)
 
 
+class _Outlet(asyncio.BaseProtocol):
+    def __init__(self) -> None:
+        self.closed = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set_result(None)
+
+
 class Reporter:
     """Says what happened, ten times a second: a turn is kept until then."""
 
@@ -91,7 +99,7 @@ async def work() -> None:
     """From the first order to the last word."""
     loop = asyncio.get_running_loop()
     _, orders = await loop.connect_read_pipe(Orders, sys.stdin.buffer)
-    out, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout.buffer)
+    out, outlet = await loop.connect_write_pipe(_Outlet, sys.stdout.buffer)
     reporter = Reporter(out)
     share = await orders.share
     clock = Clock()
@@ -102,6 +110,7 @@ async def work() -> None:
     finally:
         clock.close()
         out.close()
+        await outlet.closed  # what was said last may still be on its way
 
 
 async def _measure(share: Share, orders: Orders, clock: Clock, reporter: Reporter) -> None:

@@ -102,7 +102,13 @@ def _error_table(summary: Summary) -> Table:
 
 
 def _stages_table(report: Report) -> Table:
-    table = Table(title="Stages", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="Stages, latencies in ms",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+    )
     names = (
         "stage",
         "turns",
@@ -116,7 +122,7 @@ def _stages_table(report: Report) -> Table:
         "SLO",
     )
     for name in names:
-        table.add_column(name, justify="left" if name in ("stage", "SLO") else "right")
+        table.add_column(name, justify="left" if name in ("stage", "SLO") else "right", no_wrap=True)
     for stage in report.stages:
         summary = stage.summary
         met = all(verdict.met for verdict in stage.verdicts)

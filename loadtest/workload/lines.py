@@ -1,58 +1,34 @@
-"""What is asked: conversations, read from a file.
+"""A workload of lines: one question, or one conversation, on each.
 
-| suffix | a line is |
+| kind | a line is |
 | --- | --- |
-| `.txt` | one question: a conversation of one turn |
-| `.jsonl`, `.ndjson` | `{"question": "..."}`: a conversation of one turn |
-| | `{"id": "...", "turns": [{"user": "...", "agent": "..."}, ...]}`: `id` and `agent` (the reference reply) may be absent |
+| `questions` | one question: a conversation of one turn |
+| `conversations` | `{"question": "..."}`: a conversation of one turn |
+| | `{"id": "...", "turns": [{"user": "...", "agent": "...", "max_tokens": 64, "think_s": 2.5}, ...]}`: only `user` is needed |
 | | `{"messages": [{"role": "...", "content": "..."}, ...]}`: system messages open the conversation, every user message is a turn |
 
-A reference reply is never sent: the history holds what the model under test really answered. Blank lines are skipped,
-other keys are ignored. A line that cannot be used is an error, never left out.
+A reference reply (`agent`, or an assistant message) is never sent: the history holds what the model under test really
+answered. Other keys are ignored. A line that cannot be used is an error, never left out.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 
-from loadtest.errors import WorkloadError
+from loadtest.workload.conversation import Conversation, Message, Text, UserTurn
 
-EXPECTED = (
+EXPECTED_QUESTION = "one question per line, in UTF-8"
+EXPECTED_LINE = (
     '{"question": "..."}, {"id": "...", "turns": [{"user": "..."}, ...]} '
     'or {"messages": [{"role": "user", "content": "..."}, ...]}'
 )
 
-_Text = Annotated[str, msgspec.Meta(min_length=1)]
-_BOM = b"\xef\xbb\xbf"
-
-
-class Message(msgspec.Struct, frozen=True):
-    """One message of a chat request."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str
-
-
-class UserTurn(msgspec.Struct, frozen=True):
-    """What the user says, and the data set's own reply to it, which is never sent."""
-
-    user: _Text
-    agent: str | None = None
-
-
-class Conversation(msgspec.Struct, frozen=True):
-    """Turns that depend on each other; `preamble` stands before the first of them."""
-
-    conversation_id: str
-    turns: tuple[UserTurn, ...]
-    preamble: tuple[Message, ...] = ()
-
 
 class _QuestionLine(msgspec.Struct):
-    question: _Text
+    question: Text
     id: str | int | None = None
 
 
@@ -73,41 +49,30 @@ _LINE_TYPES: dict[str, type[_QuestionLine | _TurnsLine | _MessagesLine]] = {
 }
 
 
-def read_workload(path: Path) -> list[Conversation]:
-    """All conversations of a file, in order. Raises `WorkloadError` naming the file, the line and what was expected."""
-    suffix = path.suffix.lower()
-    if suffix not in (".txt", ".jsonl", ".ndjson"):
-        raise WorkloadError(
-            f"{path}: unknown kind of workload {suffix or '(no suffix)'!r}. Use .txt with one question per line, or .jsonl."
-        )
-    try:
-        lines = path.read_bytes().removeprefix(_BOM).split(b"\n")
-    except OSError as error:
-        raise WorkloadError(f"{path}: {error.strerror or error}. Name a file that can be read.") from error
-    parse = _parse_question if suffix == ".txt" else _parse_json
-    conversations = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            conversations.append(parse(line, f"line-{number}"))
-        except (ValueError, RecursionError) as error:
-            expected = "one question per line, in UTF-8" if suffix == ".txt" else EXPECTED
-            raise WorkloadError(f"{path}:{number}: {error}. Expected {expected}.") from error
-    if not conversations:
-        raise WorkloadError(f"{path}: no turns in it. Give it at least one question.")
-    return conversations
+def numbered_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines that hold anything, each with its number, counted from 1."""
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
 
 
-def _parse_question(line: bytes, default_id: str) -> Conversation:
-    return Conversation(default_id, (UserTurn(line.decode().strip()),))
-
-
-def _parse_json(line: bytes, default_id: str) -> Conversation:
+def decode_object(line: bytes) -> dict[str, object]:
     """Raises `ValueError`, of which msgspec's and Unicode's errors are kinds."""
     fields = msgspec.json.decode(line)
     if not isinstance(fields, dict):
         raise ValueError(f"a {type(fields).__name__}, not an object")
+    return fields
+
+
+def parse_question(line: bytes, default_id: str) -> Conversation | None:
+    """None for a line of white space that only Unicode knows."""
+    question = line.decode().strip()
+    return Conversation(default_id, (UserTurn(question),)) if question else None
+
+
+def parse_conversation(line: bytes, default_id: str) -> Conversation:
+    """Raises `ValueError`."""
+    fields = decode_object(line)
     kinds = [key for key in _LINE_TYPES if key in fields]
     if len(kinds) != 1:
         raise ValueError(f"it has {' and '.join(map(repr, kinds)) or 'none of the keys'}")
@@ -116,8 +81,17 @@ def _parse_json(line: bytes, default_id: str) -> Conversation:
     if isinstance(parsed, _QuestionLine):
         return Conversation(conversation_id, (UserTurn(parsed.question),))
     if isinstance(parsed, _TurnsLine):
+        _check_turns(parsed.turns)
         return Conversation(conversation_id, parsed.turns)
     return _from_messages(conversation_id, parsed.messages)
+
+
+def _check_turns(turns: tuple[UserTurn, ...]) -> None:
+    for number, turn in enumerate(turns):
+        if turn.max_tokens is not None and turn.max_tokens < 1:
+            raise ValueError(f"`max_tokens` is {turn.max_tokens}, not at least 1 - at `$.turns[{number}]`")
+        if turn.think_s is not None and turn.think_s < 0:
+            raise ValueError(f"`think_s` is {turn.think_s:g}, not at least 0 - at `$.turns[{number}]`")
 
 
 def _from_messages(conversation_id: str, messages: tuple[Message, ...]) -> Conversation:

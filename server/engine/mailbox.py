@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from server.engine.protocol import Delta
+
+
+class Inbox(Protocol):
+    """Whom an engine hands deltas to, as they come. Neither call may raise or wait."""
+
+    def put(self, delta: Delta) -> None: ...
+
+    def fail(self, error: Exception) -> None:
+        """Nothing follows."""
+        ...
 
 
 class Mailbox:

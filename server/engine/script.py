@@ -59,6 +59,10 @@ class Script:
 class Answer:
     """One answer, a token at a time; a stop string ends it and never shows."""
 
+    __slots__ = (
+        "_ends_by_itself", "_held", "_index", "_length", "_n_held", "_n_sent", "_sampling", "_tokens", "is_over",
+    )  # fmt: skip
+
     def __init__(self, tokens: Sequence[tuple[int, str]], sampling: Sampling, index: int) -> None:
         self._sampling = sampling
         self._index = index

@@ -3,6 +3,7 @@
 It measures the gateway alone and lets tests run in milliseconds; it is never the default. As in vLLM: prompts
 are prefilled one after the other, by priority; tokens come at their pace whether or not they are read, and what
 is not read yet is merged. Every token is due at a fixed time after the first, so lateness does not add up.
+A delay before the first token, if one is set, runs for all prompts side by side, after their prefill.
 For tests it fails on schedule: `Fault`.
 """
 
@@ -17,7 +18,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from server.engine.mailbox import Mailbox
+from server.engine.mailbox import Inbox, Mailbox
 from server.engine.prefix_cache import PrefixCache
 from server.engine.protocol import (
     Delta,
@@ -50,13 +51,11 @@ class _Run:
     request: GenerateRequest
     chain: list[int]
     fault: Fault | None
-    mailbox: Mailbox = field(default_factory=Mailbox)
+    inbox: Inbox
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     answers: list[Answer] = field(default_factory=list)
     scheduled_at: float = 0.0
     cached_tokens: int = 0
-    prefill: Prefill | None = None
-    """Until it was sent, with the first token."""
     next_token_at: float = 0.0
     tokens_sent: int = 0
     timer: asyncio.Handle | None = None
@@ -67,6 +66,7 @@ class SimulatedEngine:
 
     def __init__(self, settings: EngineSettings, vocabulary: Vocabulary) -> None:
         self._simulated = settings.simulated
+        self._first_token_s = settings.simulated.first_token_ms / 1_000
         self._interval_s = settings.simulated.token_interval_ms / 1_000
         self.script = Script(settings.simulated.reply, vocabulary)
         """Tests may put another in its place."""
@@ -88,23 +88,36 @@ class SimulatedEngine:
         self.load.stepped_at = time.monotonic()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        mailbox = Mailbox()
+        self.submit(request, mailbox)
+        unfinished = request.sampling.n
+        try:
+            while unfinished:
+                delta = await mailbox.get()
+                unfinished -= delta.finish_reason is not None
+                yield delta
+        finally:
+            self.withdraw(request.request_id)
+
+    def submit(self, request: GenerateRequest, inbox: Inbox) -> None:
+        """`generate` for a reader that wants each token in the moment it is made, without a task in between.
+
+        Raises what `generate` does before anything is computed. The inbox may withdraw from within a call.
+        """
         if len(request.prompt_token_ids) >= self.limits.max_model_len:
             raise PromptTooLong
         if self._death.is_set():
             raise EngineDead(self._cause)
         fault = self.faults.popleft() if self.faults else None
-        run = _Run(request, self.cache.chain(request.prompt_token_ids, request.salt), fault)
+        run = _Run(request, self.cache.chain(request.prompt_token_ids, request.salt), fault, inbox)
         self._runs[request.request_id] = run
         heapq.heappush(self._waiting, (request.priority, next(self._arrivals), run))
         self.load.waiting_requests += 1
         self._schedule()
-        unfinished = request.sampling.n
-        try:
-            while unfinished:
-                delta = await run.mailbox.get()
-                unfinished -= delta.finish_reason is not None
-                yield delta
-        finally:
+
+    def withdraw(self, request_id: str) -> None:
+        """The reader has left: end its request in silence. Unknown ids are ignored."""
+        if run := self._runs.get(request_id):
             self._leave(run)
 
     def _schedule(self) -> None:
@@ -122,21 +135,30 @@ class SimulatedEngine:
             run.cached_tokens = self.cache.match(run.chain, n_prompt_tokens)
             run.scheduled_at = time.monotonic()
             prefill_s = (n_prompt_tokens - run.cached_tokens) / self._simulated.prefill_tokens_per_s
-            run.timer = run.loop.call_later(prefill_s, self._finish_prefill, run)
+            if prefill_s:
+                run.timer = run.loop.call_later(prefill_s, self._finish_prefill, run)
+            else:  # at an infinite rate nobody waits for the lane
+                self._prepare(run)
+                run.timer = run.loop.call_later(self._first_token_s, self._step, run)
 
     def _finish_prefill(self, run: _Run) -> None:
         if self._stalled is not None:
             self._stalled.append(run)
             return
+        self._prepare(run)
+        if self._first_token_s:
+            run.timer = run.loop.call_later(self._first_token_s, self._step, run)
+        else:
+            self._step(run)
+        self._schedule()
+
+    def _prepare(self, run: _Run) -> None:
+        """The lane is free again, the prompt in the cache, its answers ready to be told."""
         self._prefilling = None
         self.cache.hold(run.chain)
         self._report_usage()
         indexes = range(run.request.sampling.n)
         run.answers = [self.script.answer(run.request, run.cached_tokens, index) for index in indexes]
-        run.prefill = Prefill(run.scheduled_at, time.monotonic(), run.cached_tokens)
-        run.next_token_at = run.loop.time()
-        self._step(run)
-        self._schedule()
 
     def _step(self, run: _Run) -> None:
         """One token of every answer, and a date for the next."""
@@ -147,17 +169,22 @@ class SimulatedEngine:
             fault, run.fault = run.fault, None
             self._suffer(run, fault)
             return
-        prefill, run.prefill = run.prefill, None
+        prefill: Prefill | None = None
+        if not run.tokens_sent:
+            prefill = Prefill(run.scheduled_at, time.monotonic(), run.cached_tokens)
+            run.next_token_at = run.loop.time()
         finished = False
         for answer in run.answers:
             delta = answer.next_delta(prefill)
             prefill = None
-            run.mailbox.put(delta)
+            run.inbox.put(delta)
             finished = finished or delta.finish_reason is not None
         run.tokens_sent += 1
         self.load.stepped_at = time.monotonic()
         if finished:
             run.answers = [answer for answer in run.answers if not answer.is_over]
+        if run.request.request_id not in self._runs:  # its reader withdrew from within `put`
+            return
         if run.answers:
             run.next_token_at += self._interval_s
             run.timer = run.loop.call_at(run.next_token_at, self._step, run)
@@ -186,7 +213,7 @@ class SimulatedEngine:
 
     def _suffer(self, run: _Run, fault: Fault) -> None:
         if fault.kind == "raise":
-            run.mailbox.fail(RequestFailed("a fault that was asked for"))
+            run.inbox.fail(RequestFailed("a fault that was asked for"))
             self._leave(run)
         elif fault.kind == "stall":
             self.stall()
@@ -199,7 +226,7 @@ class SimulatedEngine:
 
     async def abort(self, request_id: str) -> None:
         if run := self._runs.get(request_id):
-            run.mailbox.fail(RequestAborted(request_id))
+            run.inbox.fail(RequestAborted(request_id))
             self._leave(run)
 
     async def died(self) -> str:
@@ -211,7 +238,7 @@ class SimulatedEngine:
         self._cause = cause
         self._death.set()
         for run in tuple(self._runs.values()):
-            run.mailbox.fail(EngineDead(cause))
+            run.inbox.fail(EngineDead(cause))
             self._leave(run)
 
     def stall(self) -> None:
