@@ -3,6 +3,7 @@
 # make fault   the fault suites at full size; make fuzz: the fuzzers
 # make check   format, lint, types, import contracts
 # make bench   the gateway beside others; make bench-engine: beside vLLM's own server
+# make bench-self     the load tester's own error; make bench-testers: beside other load testers
 # Extras: EXTRA=gpu make serve CONFIG=configs/gpu.toml
 
 # HOST and PORT win over the configuration; unset, it decides (127.0.0.1:8000).
@@ -22,7 +23,7 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test check fault fuzz fuzz-tools bench bench-engine setup models browser clients lock lock-clients clean
+.PHONY: serve test check fault fuzz fuzz-tools bench bench-engine bench-self bench-testers setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
@@ -57,6 +58,9 @@ bench: setup models $(BENCH)/litellm/.installed $(BENCH)/plot/.installed
 
 bench-engine: setup models
 	@PYTHONPATH=tests $(BIN)/python -m bench.engine $(BENCH_ARGS)
+
+bench-self: setup
+	@$(BIN)/firstword bench self-test $(BENCH_ARGS)
 
 $(BENCH)/%/.installed: tests/bench/requirements-%.txt | $(BIN)/uv
 	@echo "installing $<"

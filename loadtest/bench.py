@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -97,6 +98,7 @@ class Bench:
             verdicts=() if self._slo is None else self._slo.judge(summary),
             histograms=histograms_of(run.turns),
             turns=tuple(sorted(run.turns, key=lambda turn: turn.due_s)),
+            prewarms=_prewarms(run),
         )
 
 
@@ -113,6 +115,13 @@ def report_of(
         stages=tuple(stages),
         sweep=sweep,
     )
+
+
+def _prewarms(run: StageRun) -> dict[str, int]:
+    counts: Counter[int] = Counter()
+    for over in run.overs:
+        counts.update(over.prewarms)
+    return {str(status): n for status, n in sorted(counts.items())}
 
 
 def _conditions() -> Conditions:

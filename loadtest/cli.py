@@ -64,9 +64,11 @@ def run(
 ) -> None:
     """Hold the workload's conversations with a server and measure every turn of them.
 
-    Each turn waits for the reply before it. A turn's clock starts when it is due, whatever the client is doing then. An API
-    key is read from FIRSTWORD_API_KEY or OPENAI_API_KEY. Exits with 0 if all is well, 1 if a bound of --slo was missed or,
-    without --slo, a turn failed, 2 if nothing could be measured.
+    Each turn waits for the reply before it. A turn's clock starts when it is due, whatever the client is doing then.
+
+    An API key is read from FIRSTWORD_API_KEY or OPENAI_API_KEY.
+
+    Exits with 0 if all is well, 1 if a bound of --slo was missed or, without --slo, a turn failed, 2 if nothing could be measured.
     """
     from loadtest.order import Order
 

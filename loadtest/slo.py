@@ -33,6 +33,8 @@ class _Bound:
     sign: str
     limit: float
     """Milliseconds for latencies, a share in [0, 1] for shares."""
+    unit: float
+    """What one of the bound's own unit is in these."""
 
     def met_by(self, value: float | None) -> bool:
         """Nothing measured is a miss: an SLO that nobody could meet was not met."""
@@ -48,7 +50,10 @@ class Slo:
 
     def judge(self, summary: Summary) -> tuple[Verdict, ...]:
         values = [(bound, _value_of(summary, bound.name)) for bound in self.bounds]
-        return tuple(Verdict(bound.text, value, bound.met_by(value)) for bound, value in values)
+        return tuple(
+            Verdict(bound.text, None if value is None else value / bound.unit, bound.met_by(value))
+            for bound, value in values
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +96,15 @@ def _parse_bound(part: str, known: set[str], option: str) -> _Bound:
     if name in _SHARES:
         if unit not in ("", "%"):
             _refuse(option, text, "is a share: give it in %, or as a number from 0 to 1")
-        return _Bound(text, name, sign, number / 100 if unit == "%" else number)
+        share = 0.01 if unit == "%" else 1.0
+        return _Bound(text, name, sign, number * share, share)
     if name in _RATES:
         if unit not in ("", "/s"):
             _refuse(option, text, "is a rate per second: give it a number alone")
-        return _Bound(text, name, sign, number)
+        return _Bound(text, name, sign, number, 1.0)
     if unit not in _TO_MS:
         _refuse(option, text, "is a time: give it in us, ms or s")
-    return _Bound(text, name, sign, number * _TO_MS[unit])
+    return _Bound(text, name, sign, number * _TO_MS[unit], _TO_MS[unit])
 
 
 def _summed_up(option: str) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ class Verdict(msgspec.Struct, frozen=True):
     bound: str
     """As given: `ttft_p99<500ms`."""
     value: float | None
-    """Milliseconds for a latency, a share in [0, 1] for a share; null when nothing was measured, which is a miss."""
+    """In the bound's own unit; null when nothing was measured, which is a miss."""
     met: bool
 
 
@@ -157,6 +157,8 @@ class Stage(msgspec.Struct, frozen=True):
     verdicts: tuple[Verdict, ...]
     histograms: Histograms
     turns: tuple[TurnResult, ...]
+    prewarms: dict[str, int] = {}
+    """Type-ahead requests by their status; `0` got no answer."""
 
 
 class Sweep(msgspec.Struct, frozen=True):

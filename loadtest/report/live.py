@@ -23,6 +23,7 @@ from loadtest.report.cells import milliseconds
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_TURN_ROWS = 8
 _HISTORY = 60
+_LATELY_S = 5.0
 
 
 class LiveView(Watcher):
@@ -103,7 +104,11 @@ class LiveView(Watcher):
         if run.begun_at is None:
             wanted = run.plan.warmup_conversations
             return Group(Text(f"{self._name}: warming up, {self._warmup} turns of {wanted} conversations"))
-        return Group(self._headline(run, perf_counter() - run.begun_at), self._table(), self._spark())
+        return Group(
+            self._headline(run, perf_counter() - run.begun_at),
+            self._table(),
+            self._spark(perf_counter() - run.begun_at),
+        )
 
     def _headline(self, run: StageRun, elapsed_s: float) -> Table:
         ended = sum(self._outcomes.values())
@@ -153,9 +158,10 @@ class LiveView(Watcher):
         table.add_row("ITL, ms", *_cells(self._itl), style="dim")
         return table
 
-    def _spark(self) -> Text:
+    def _spark(self, elapsed_s: float) -> Text:
         now = perf_counter()
-        tokens = sum(n for at, n in self._tokens if at > now - 5) / 5
+        lately_s = min(_LATELY_S, max(elapsed_s, 0.1))
+        tokens = sum(n for at, n in self._tokens if at > now - lately_s) / lately_s
         highest = max((ms for _, ms in self._recent), default=0.0)
         bars = "".join(_BARS[min(7, int(ms / highest * 7.99))] for _, ms in self._recent) if highest else ""
         return Text(

@@ -10,9 +10,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.figures.document import Distribution, Interval, Report, Stage, Summary, Sweep
+from loadtest.figures.document import Distribution, Interval, Report, Stage, Summary, Sweep, Verdict
 from loadtest.report.cells import STATISTICS, cells, milliseconds, share
 
+_UNKNOWN_PATH = " (this server offers no type-ahead)"
 _DIFFERS = 1.05
 """From here on TTFT by the moment of sending is another story."""
 
@@ -54,7 +55,7 @@ def _print_stage(stage: Stage, console: Console) -> None:
                 verdict.bound,
                 ": ",
                 (word, style),
-                f" ({_verdict_value(verdict.bound, verdict.value)})",
+                f" ({_verdict_value(verdict)})",
             )
         )
 
@@ -176,13 +177,11 @@ def _rate(value: float | None) -> str:
     return "–" if value is None else f"{value:,.1f}"
 
 
-def _verdict_value(bound: str, value: float | None) -> str:
-    if value is None:
+def _verdict_value(verdict: Verdict) -> str:
+    if verdict.value is None:
         return "nothing was measured"
-    name = bound.partition("<")[0].partition(">")[0].strip()
-    if name.endswith(("_rate", "_share")):
-        return f"{value:.3%}"
-    return f"{value:,.1f} per second" if name.endswith("_per_s") else f"{milliseconds(value)} ms"
+    unit = verdict.bound[len(verdict.bound.rstrip("abcdefghijklmnopqrstuvwxyzµ%/")) :]
+    return f"{milliseconds(verdict.value)} {unit}".strip()
 
 
 def _throughput(summary: Summary) -> str:
@@ -214,6 +213,10 @@ def _notes(report: Report) -> Iterator[str]:
         yield f"{total('without_token')} turns ended without a single token and have no TTFT."
     if total("turns_counting_deltas"):
         yield f"{total('turns_counting_deltas')} turns sent no usage: their tokens are counted by deltas."
+    for stage in report.stages:
+        if stage.prewarms:
+            counts = ", ".join(f"{n} × {status}" for status, n in stage.prewarms.items())
+            yield f"{stage.name}: type-ahead requests by status: {counts}{_UNKNOWN_PATH if '404' in stage.prewarms else ''}."
     if any(summary.ttft_ms is not None and summary.ttft_ms.n < 100 for summary in summaries):
         yield "With fewer than 100 turns, p99 says little more than max."
     loops = {stage.loop for stage in report.stages}

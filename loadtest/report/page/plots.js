@@ -69,6 +69,11 @@ function milliMarks({ log, label, steps }) {
   return [Plot.gridY({ ticks: 6 }), Plot.axisY({ ...axis, ticks: 6, tickFormat: tick }), Plot.ruleY([0], { stroke: "var(--line-strong)" })];
 }
 
+/** Says of the point nearest to the pointer what `options.title` makes of it. */
+function tip(points, options) {
+  return Plot.tip(points, Plot.pointer({ fill: "var(--surface)", stroke: "var(--line-strong)", lineHeight: 1.35, lineWidth: 24, ...options }));
+}
+
 function percentileName(nines) {
   const shown = 100 * (1 - 10 ** -nines);
   return `p${nines >= 2 ? Number(shown.toFixed(Math.ceil(nines) - 1)) : Number(shown.toFixed(1))}`;
@@ -89,7 +94,7 @@ function percentilePlot(label, width, curves, axisLabel) {
     marks: [
       milliMarks(y),
       curves.map(({ name, colour, dash }) => Plot.line(shown.filter((point) => point.name === name), { x: "nines", y: "ms", stroke: colour, strokeWidth: 2, strokeDasharray: dash ? "6 4" : null })),
-      Plot.tip(shown, Plot.pointer({ x: "nines", y: "ms", fill: "var(--surface)", title: (point) => `${curves.length > 1 ? `${point.name}\n` : ""}${percentileName(point.nines)}: ${milliseconds(point.ms)}` })),
+      tip(shown, { x: "nines", y: "ms", title: (point) => `${curves.length > 1 ? `${point.name}\n` : ""}${percentileName(point.nines)}: ${milliseconds(point.ms)}` }),
     ],
   });
 }

@@ -40,7 +40,7 @@ function timelineDots(title, width, turns, x, shade, last) {
       shade,
       milliMarks(y),
       Plot.dot(turns, { x: "due", y: "ms", r: turns.length > 1_500 ? 1.3 : 2, fill: (turn) => (turn.warmup ? COLOUR.soft : COLOUR.p50), fillOpacity: turns.length > 1_500 ? 0.4 : 0.6 }),
-      Plot.tip(turns, Plot.pointer({ x: "due", y: "ms", fill: "var(--surface)", title: (turn) => `turn ${turn.turn} of ${turn.conversation}${turn.warmup ? " (warm-up)" : ""}\ndue at ${number(turn.due)} s\nTTFT ${milliseconds(turn.ms)}` })),
+      tip(turns, { x: "due", y: "ms", title: (turn) => `turn ${turn.turn} of ${turn.conversation}${turn.warmup ? " (warm-up)" : ""}\ndue at ${number(turn.due)} s\nTTFT ${milliseconds(turn.ms)}` }),
     ],
   });
 }
@@ -58,7 +58,7 @@ function timelineLanes(title, width, bad, counts, x, shade) {
       Plot.barX(kinds, { y: (kind) => kind, x1: x.domain[0], x2: x.domain[1], fill: "none", stroke: "var(--line)", strokeWidth: 1 }),
       Plot.text(names, { y: "kind", x: x.domain[0], text: "text", textAnchor: "start", lineAnchor: "top", dx: 5, dy: -13, fill: COLOUR.ink }),
       Plot.tickX(bad, { x: "due", y: "outcome", stroke: (mark) => LANES[mark.outcome] ?? COLOUR.bad, strokeWidth: 1.5, strokeOpacity: (mark) => (mark.warmup ? 0.45 : 0.9), insetTop: 18, insetBottom: 3 }),
-      Plot.tip(bad, Plot.pointer({ x: "due", y: "outcome", fill: "var(--surface)", lineWidth: 24, title: (mark) => `${mark.outcome}${mark.warmup ? " (warm-up)" : ""} at ${number(mark.due)} s\n${mark.detail}` })),
+      tip(bad, { x: "due", y: "outcome", title: (mark) => `${mark.outcome}${mark.warmup ? " (warm-up)" : ""} at ${number(mark.due)} s\n${mark.detail}` }),
     ],
   });
 }
@@ -67,6 +67,11 @@ function timelineLanes(title, width, bad, counts, x, shade) {
 function latencyBound(bound, metric) {
   const found = new RegExp(`^\\s*${metric}_\\w+\\s*<=?\\s*([\\d.]+)\\s*(us|µs|ms|s)\\s*$`).exec(bound);
   return found ? Number(found[1]) * { us: 0.001, "µs": 0.001, ms: 1, s: 1_000 }[found[2]] : null;
+}
+
+function boundsOf(data, metric) {
+  const bounds = new Set(data.stages.flatMap((stage) => stage.verdicts.map((verdict) => verdict.bound)));
+  return [...bounds].map((bound) => ({ bound, ms: latencyBound(bound, metric) })).filter(({ ms }) => ms !== null);
 }
 
 function loadPlot(data) {
@@ -79,18 +84,19 @@ function loadPlot(data) {
   const panels = [["TTFT", "ttft", [["p50", rows("ttft_ms", "p50")], ["p99", rows("ttft_ms", "p99")]]], ["ITL", "itl", [["p50", rows("itl_ms", "p50")], ["p99", rows("itl_ms", "p99")]]]].filter(([, , lines]) => lines[0][1].length);
   if (!panels.length) return leftOut(id, title, "no stage has a turn that ended well.");
   const loads = stages.map(loadOfStage);
+  const bounded = panels.some(([, metric]) => boundsOf(data, metric).length);
   const margin = (d3.max(loads) - d3.min(loads)) * 0.06;
   const x = { domain: [d3.min(loads) - margin, d3.max(loads) + margin], labelAnchor: "center", labelArrow: "none", tickFormat: tick };
   return figure({
     id, title,
     lead: `${byRate ? "The load that users offer, not what the server got done." : "A closed loop: the server's pace decides how much is asked of it."} Bars show 95\u00a0% intervals.`,
-    legend: [["p50", COLOUR.p50, "line"], ["p99", COLOUR.p99, "dash"], ["bound of the SLO", COLOUR.bad, "line"], ...(data.sweep?.best_rate_per_s ? [["highest rate that met the SLO", COLOUR.p90, "line"]] : [])],
+    legend: [["p50", COLOUR.p50, "line"], ["p99", COLOUR.p99, "dash"], ...(bounded ? [["bound of the SLO", COLOUR.bad, "line"]] : []), ...(data.sweep?.best_rate_per_s ? [["highest rate that met the SLO", COLOUR.p90, "line"]] : [])],
     draw: (width) => panels.map(([name, metric, lines], at) => loadPanel({ name, metric, lines, width, data, last: at === panels.length - 1, x: { ...x, ticks: width < 480 ? 5 : 10, label: at === panels.length - 1 ? (byRate ? "offered rate (conversations/s)" : "conversations at a time") : null } })),
   });
 }
 
 function loadPanel({ name, metric, lines, width, data, x, last }) {
-  const bounds = [...new Set(data.stages.flatMap((stage) => stage.verdicts.map((verdict) => verdict.bound)))].map((bound) => ({ bound, ms: latencyBound(bound, metric) })).filter(({ ms }) => ms !== null);
+  const bounds = boundsOf(data, metric);
   const best = data.sweep?.best_rate_per_s ?? null;
   const values = lines.flatMap(([, rows]) => rows.flatMap((row) => [row.ms, ...(row.ci ? [row.ci.low, row.ci.high] : [])]));
   const y = milliScale(name, [...values, ...bounds.map(({ ms }) => ms)]);

@@ -1,42 +1,49 @@
-"""A scripted OpenAI-compatible server on a loopback port, one for the whole module, in a thread of its own."""
+"""What the tests of the load tester share: its own event loop, a scripted server, and no keys from outside."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
-import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-import uvicorn
-from loadtest_standin import StandIn
+from loadtest_standin import StandIn, by_path, serving
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The loop that the measuring processes run on."""
+    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture(scope="session")
 def standin_server() -> Iterator[StandIn]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    standin = StandIn(f"http://127.0.0.1:{listener.getsockname()[1]}")
-    config = uvicorn.Config(standin.app, log_level="critical", lifespan="off", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    """One behaviour per path, `/{behaviour}/v1`, in a thread of its own: for whole commands."""
+    found: list[StandIn] = []
+    started = threading.Event()
+    loop = asyncio.new_event_loop()
+    over = asyncio.Event()
+
+    async def serve() -> None:
+        async with serving(by_path) as standin:
+            found.append(standin)
+            started.set()
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.005)
-    yield standin
-    server.should_exit = True
+    assert started.wait(10)
+    yield found[0]
+    loop.call_soon_threadsafe(over.set)
     thread.join(timeout=10)
-    listener.close()
+    loop.close()
 
 
 @pytest.fixture
 def standin(standin_server: StandIn) -> StandIn:
     standin_server.requests.clear()
-    standin_server.headers.clear()
     return standin_server
 
 
@@ -49,5 +56,5 @@ def dead_url() -> str:
 
 @pytest.fixture(autouse=True)
 def _no_keys_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FIRSTWORD_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for variable in ("FIRSTWORD_API_KEY", "OPENAI_API_KEY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(variable, raising=False)

@@ -1,40 +1,24 @@
-"""What the stand-in server does: one behaviour per path, `/{behaviour}/v1/chat/completions`."""
+"""A server of raw bytes: a script decides what each request gets, down to where the reads are cut.
+
+Nothing of HTTP is done for the script but reading requests, so that it can do everything wrong.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
-
-DELAY_S = 0.15
 GAP_S = 0.02
 
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **more: Any) -> dict[str, Any]:
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
-    return {
-        "id": "c1",
-        "object": "chat.completion.chunk",
-        "created": 0,
-        "model": "m",
-        "choices": choices,
-        **more,
-    }
-
-
-def frame(data: object, ending: bytes = b"\n\n") -> bytes:
-    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + ending
-
-
-ROLE = chunk({"role": "assistant", "content": ""})
-STOP = chunk({}, "stop")
-DONE = b"data: [DONE]\n\n"
+    return {"id": "c1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": choices, **more}
 
 
 def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
@@ -44,182 +28,225 @@ def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
     )
 
 
+def frame(data: object, ending: bytes = b"\n\n") -> bytes:
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + ending
+
+
+ROLE = frame(chunk({"role": "assistant", "content": ""}))
+STOP = frame(chunk({}, "stop"))
+DONE = b"data: [DONE]\n\n"
+
+
+def token(text: str) -> bytes:
+    return frame(chunk({"content": text}))
+
+
+ANSWER = ROLE + token("so") + STOP + DONE
+
+
+def head(status: int = 200, *headers: str, kind: str = "text/event-stream") -> bytes:
+    """Up to the blank line; without a `content-length` or `transfer-encoding` the body ends with the connection."""
+    lines = [f"HTTP/1.1 {status} Whatever", *([f"content-type: {kind}"] if kind else []), *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+CHUNKED = head(200, "transfer-encoding: chunked")
+END = b"0\r\n\r\n"
+
+
+def sized(data: bytes) -> bytes:
+    """As one chunk of a chunked body."""
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def whole(body: bytes, status: int = 200, kind: str = "text/event-stream", *headers: str) -> bytes:
+    return head(status, f"content-length: {len(body)}", *headers, kind=kind) + body
+
+
+def json_answer(value: object, status: int = 200) -> bytes:
+    return whole(json.dumps(value).encode(), status, "application/json")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request, and the way back. A script that returns leaves the connection open for the next."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    connection: int
+    """Counted from 0."""
+    _writer: asyncio.StreamWriter
+
+    async def send(self, *pieces: bytes, gap_s: float = 0.0) -> None:
+        for number, piece in enumerate(pieces):
+            if number and gap_s:
+                await asyncio.sleep(gap_s)
+            self._writer.write(piece)
+            await self._writer.drain()
+
+    async def stream(self, *events: bytes, gap_s: float = 0.0) -> None:
+        """As a chunked response, one read each when there is a gap between them."""
+        await self.send(CHUNKED + sized(events[0]), *map(sized, events[1:]), gap_s=gap_s)
+        await self.send(END)
+
+    async def close(self) -> None:
+        self._writer.close()
+        with suppress(ConnectionError, ssl.SSLError):
+            await self._writer.wait_closed()
+
+    def cut(self) -> None:
+        """What was sent last may be lost."""
+        self._writer.transport.abort()
+
+
+Script = Callable[[Exchange], Awaitable[None]]
+
+
 class StandIn:
     """Keeps what it was sent, for tests to look at."""
 
-    def __init__(self, origin: str) -> None:
-        self.origin = origin
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.app = Starlette(
-            routes=[
-                Route("/{behaviour}/v1/models", self._models),
-                Route("/{behaviour}/v1/chat/completions", self._complete, methods=["POST"]),
-            ]
-        )
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.origin = ""
+        self.requests: list[Exchange] = []
+        """Chat completions alone."""
+        self.prewarms: list[Exchange] = []
+        self.connections = 0
+        self.tasks: set[asyncio.Task[None]] = set()
 
-    def url(self, behaviour: str) -> str:
+    @property
+    def url(self) -> str:
+        return f"{self.origin}/v1"
+
+    def url_of(self, behaviour: str) -> str:
         return f"{self.origin}/{behaviour}/v1"
 
-    async def _models(self, request: Request) -> Response:
-        match request.path_params["behaviour"]:
-            case "html":
-                return HTMLResponse("<h1>Welcome to nginx!</h1>")
-            case "unauthorized":
-                return JSONResponse({"error": {"message": "no"}}, status_code=401)
-            case _:
-                return JSONResponse(
-                    {"object": "list", "data": [{"id": "first-model"}, {"id": "second-model"}]}
-                )
-
-    async def _complete(self, request: Request) -> Response:
-        body = await request.json()
-        self.requests.append(body)
-        self.headers.append(dict(request.headers))
-        behaviour = request.path_params["behaviour"]
-        if behaviour in ANSWERS:
-            return ANSWERS[behaviour](request)
-        return StreamingResponse(STREAMS[behaviour](body), media_type="text/event-stream")
-
-
-Body = dict[str, Any]
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        number, self.connections = self.connections, self.connections + 1
+        try:
+            while (exchange := await _read(reader, writer, number)) is not None:
+                if exchange.path.endswith("/chat/completions"):
+                    self.requests.append(exchange)
+                elif exchange.path.endswith("/chat/prewarm"):
+                    self.prewarms.append(exchange)
+                await self.script(exchange)
+                if writer.is_closing():
+                    break
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+            self.tasks.discard(task)
 
 
-async def _plain(body: Body) -> AsyncIterator[bytes]:
-    """Role, DELAY_S, three tokens GAP_S apart, finish, usage. The reply counts the turns."""
-    turn = sum(message["role"] == "user" for message in body["messages"])
-    yield frame(ROLE)
-    await asyncio.sleep(DELAY_S)
-    for word in ("reply", " number", f" {turn}"):
-        yield frame(chunk({"content": word}))
-        await asyncio.sleep(GAP_S)
-    yield frame(STOP) + frame(usage(100, 5, 50 * (turn - 1))) + DONE
+async def _read(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
+) -> Exchange | None:
+    try:
+        top = (await reader.readuntil(b"\r\n\r\n")).decode()
+    except asyncio.IncompleteReadError:
+        return None
+    first, *lines = top.rstrip().split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    data = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Exchange(method, path, headers, json.loads(data) if data else {}, connection, writer)
 
 
-async def _late(body: Body) -> AsyncIterator[bytes]:
-    """All that is no token at once, the token late, and then server-side figures."""
-    yield (
-        b": keep-alive\n\n" + frame(ROLE) + frame(chunk({"content": None})) + frame(chunk({"tool_calls": []}))
-    )
-    await asyncio.sleep(DELAY_S)
-    yield frame(chunk({"content": "late"}))
-    timing = {"ttft": 100.0, "prompt_tokens": 40, "cached_tokens": 30, "prefill": 80.0}
-    yield frame(chunk({}, "stop", firstword={"timing": timing})) + DONE
+@asynccontextmanager
+async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[StandIn]:
+    """In the loop that runs now; every connection is gone when this is left."""
+    standin = StandIn(script)
+    server = await asyncio.start_server(standin.serve, "127.0.0.1", 0, ssl=tls)
+    scheme = "http" if tls is None else "https"
+    standin.origin = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield standin
+    finally:
+        server.close()
+        tasks = list(standin.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _reasoning(body: Body) -> AsyncIterator[bytes]:
-    yield frame(ROLE) + frame(chunk({"reasoning_content": "Hmm"}))
-    await asyncio.sleep(DELAY_S)
-    yield frame(chunk({"content": "Yes"})) + frame(STOP) + DONE
+def always(*pieces: bytes, gap_s: float = 0.0, then: str = "keep") -> Script:
+    """The same bytes for every request; `then`: `keep` the connection, `close` it, `cut` it off, or `hang`."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(*pieces, gap_s=gap_s)
+        if then == "close":
+            await exchange.close()
+        elif then == "cut":
+            exchange.cut()
+        elif then == "hang":
+            await asyncio.sleep(60)
+
+    return script
 
 
-async def _tool_call(body: Body) -> AsyncIterator[bytes]:
-    call = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": ""}}
-    yield frame(ROLE) + frame(chunk({"tool_calls": [call]})) + frame(chunk({}, "tool_calls")) + DONE
+async def replying(exchange: Exchange) -> None:
+    """Three tokens, GAP_S before each; the reply counts the turns, and so does the cache."""
+    turn = sum(message["role"] == "user" for message in exchange.body["messages"])
+    tokens = map(token, ("reply", " number", f" {turn}"))
+    await exchange.stream(ROLE, *tokens, STOP + frame(usage(100, 5, 50 * (turn - 1))) + DONE, gap_s=GAP_S)
 
 
-async def _error_event(body: Body) -> AsyncIterator[bytes]:
-    yield frame(ROLE) + frame(chunk({"content": "so"}))
-    yield frame({"error": {"message": "the engine [bold]died[/bold]", "type": "server_error"}}) + DONE
+def after(seconds: float) -> Script:
+    """One token after so long, whatever else goes on."""
+
+    async def script(exchange: Exchange) -> None:
+        await asyncio.sleep(seconds)
+        await exchange.send(whole(ANSWER))
+
+    return script
 
 
-async def _no_done(body: Body) -> AsyncIterator[bytes]:
-    yield frame(ROLE) + frame(chunk({"content": "so"})) + frame(STOP)
+async def second_turn_fails(exchange: Exchange) -> None:
+    if len(exchange.body["messages"]) > 1:
+        await exchange.stream(frame({"error": {"message": "once is [bold]enough[/bold]"}}) + DONE)
+    else:
+        await exchange.stream(ANSWER)
 
 
-async def _no_finish(body: Body) -> AsyncIterator[bytes]:
-    yield frame(ROLE) + frame(chunk({"content": "so"})) + DONE
+async def echoing_key(exchange: Exchange) -> None:
+    key = exchange.headers["authorization"].split()[1]
+    await exchange.send(json_answer({"error": {"message": f"bad key {key}"}}, 401))
 
 
-async def _half_event(body: Body) -> AsyncIterator[bytes]:
-    yield frame(ROLE) + frame(chunk({"content": "so"})) + b'data: {"choices": [{"del'
+async def timed(exchange: Exchange) -> None:
+    timing = {"ttft": 0.5, "prompt_tokens": 40, "cached_tokens": 30, "prefill": 0.25, "embed": 0.125}
+    await exchange.stream(token("so"), frame(chunk({}, "stop", firstword={"timing": timing})) + DONE)
 
 
-async def _bad_json(body: Body) -> AsyncIterator[bytes]:
-    yield frame(ROLE) + b'data: {"choices": [{]}\n\n' + frame(STOP) + DONE
-
-
-async def _wrong_shape(body: Body) -> AsyncIterator[bytes]:
-    yield frame({"choices": {"delta": "no list"}}) + DONE
-
-
-async def _silent(body: Body) -> AsyncIterator[bytes]:
-    yield b": keep-alive\n\n"
-    await asyncio.sleep(5)
-
-
-async def _lingers(body: Body) -> AsyncIterator[bytes]:
-    yield frame(ROLE) + frame(chunk({"content": "so"})) + frame(STOP) + DONE
-    await asyncio.sleep(10)
-
-
-async def _empty(body: Body) -> AsyncIterator[bytes]:
-    yield frame(ROLE) + frame(STOP) + DONE
-
-
-async def _scattered(body: Body) -> AsyncIterator[bytes]:
-    """CRLF, comments, no space after the colon, and every character of the reply cut by a read."""
-    text = "".join(
-        f"data:{json.dumps(chunk({'content': piece}), ensure_ascii=False)}\r\n\r\n: ping\r\n\r\n"
-        for piece in ("Grüße", " 👩‍🚀", " 日本")
-    ).encode()
-    for start in range(0, len(text), 61):
-        yield text[start : start + 61]
-        await asyncio.sleep(0.002)
-    yield frame(STOP, b"\r\n\r\n") + b"data:[DONE]\r\n\r\n"
-
-
-async def _fails_on_second(body: Body) -> AsyncIterator[bytes]:
-    if len(body["messages"]) > 1:
-        yield frame({"error": {"message": "once is enough"}}) + DONE
-        return
-    yield frame(chunk({"content": "ok"})) + frame(STOP) + DONE
-
-
-STREAMS: dict[str, Callable[[Body], AsyncIterator[bytes]]] = {
-    "plain": _plain,
-    "late": _late,
-    "reasoning": _reasoning,
-    "tool-call": _tool_call,
-    "error-event": _error_event,
-    "no-done": _no_done,
-    "no-finish": _no_finish,
-    "half-event": _half_event,
-    "bad-json": _bad_json,
-    "wrong-shape": _wrong_shape,
-    "silent": _silent,
-    "lingers": _lingers,
-    "empty": _empty,
-    "scattered": _scattered,
-    "fails-on-second": _fails_on_second,
+BEHAVIOURS: dict[str, Script] = {
+    "plain": replying,
+    "quick": always(whole(ANSWER)),
+    "slow": after(0.05),
+    "hangs": always(CHUNKED + sized(ROLE), then="hang"),
+    "second-fails": second_turn_fails,
+    "echoes-key": echoing_key,
+    "timed": timed,
+    "busy": always(json_answer({"error": {"message": "queue full"}}, 429)),
 }
 
 
-class _CutResponse(Response):
-    """Promises more and breaks the connection off."""
-
-    async def __call__(
-        self, scope: Any, receive: Any, send: Callable[[dict[str, Any]], Awaitable[None]]
-    ) -> None:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(b"content-type", b"text/event-stream")],
-            }
-        )
-        body = frame(ROLE) + frame(chunk({"content": "so"}))
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+async def by_path(exchange: Exchange) -> None:
+    """`/{behaviour}/v1/…`, with a list of models for all but those that are about it."""
+    behaviour = exchange.path.split("/")[1]
+    if exchange.path.endswith("/models"):
+        await exchange.send(MODELS.get(behaviour, json_answer({"data": [{"id": "first"}, {"id": "second"}]})))
+    else:
+        await BEHAVIOURS[behaviour](exchange)
 
 
-ANSWERS: dict[str, Callable[[Request], Response]] = {
-    "html": lambda request: HTMLResponse("<h1>Welcome to nginx!</h1>"),
-    "json": lambda request: JSONResponse({"object": "chat.completion", "choices": []}),
-    "busy": lambda request: JSONResponse({"error": {"message": "queue full"}}, 429, {"retry-after": "1"}),
-    "loading": lambda request: JSONResponse({"error": {"message": "loading engine"}}, status_code=503),
-    "broken": lambda request: Response("boom\nat line 3", status_code=500),
-    "echoes-key": lambda request: JSONResponse(
-        {"error": {"message": f"bad key {request.headers['authorization'].split()[1]}"}}, status_code=401
-    ),
-    "cut": lambda request: _CutResponse(),
+MODELS = {
+    "html": whole(b"<h1>Welcome to nginx!</h1>", 200, "text/html"),
+    "empty": json_answer({"data": []}),
+    "unauthorized": json_answer({"error": {"message": "who are you?"}}, 401),
 }

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest import sse
-from loadtest.sse import SseDecoder
+from loadtest.client import sse
+from loadtest.client.sse import SseDecoder
 
 STREAM = (
     'data: {"a":"é"}\r\n\r\n: comment\n\ndata:two\n\nevent: x\nid: 1\ndata: a\ndata: b\n\ndata\n\n'.encode()
