@@ -10,6 +10,8 @@ import typer
 
 from server.errors import ConfigError
 
+_MOST_MS = 3_600_000.0
+
 
 def target(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -55,12 +57,23 @@ def target(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing once it listens.")] = False,
 ) -> None:
-    """Serve answers of known timing, to check a load tester: see docs/loadtest.md."""
+    """Serve answers of known timing, to check a load tester: see docs/loadtest-target.md."""
+    for option, value in (("--ttft-ms", ttft_ms), ("--interval-ms", interval_ms)):
+        if not value <= _MOST_MS:
+            raise ConfigError(
+                f"{option} {value}: expected milliseconds, an hour at most",
+                next_step="leave it out for the default",
+            )
+    if prefill_tokens_per_s is not None and not prefill_tokens_per_s > 0:
+        raise ConfigError(
+            f"--prefill-tokens-per-s {prefill_tokens_per_s}: expected a rate above 0",
+            next_step="leave it out, and prompts cost nothing",
+        )
     if block_size not in range(16, 257, 16):
         raise ConfigError(
             f"--block-size {block_size}: expected a multiple of 16 up to 256", next_step="leave it out for 32"
         )
-    if refuse_share + fail_share + cut_share > 1:
+    if not refuse_share + fail_share + cut_share <= 1:
         raise ConfigError(
             f"--refuse-share, --fail-share and --cut-share add up to {refuse_share + fail_share + cut_share:g}",
             next_step="let them add up to 1 at most",

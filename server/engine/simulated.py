@@ -102,7 +102,7 @@ class SimulatedEngine:
     def submit(self, request: GenerateRequest, inbox: Inbox) -> None:
         """`generate` for a reader that wants each token in the moment it is made, without a task in between.
 
-        Raises what `generate` does before anything is computed. The inbox may withdraw from within a call.
+        Raises what `generate` does before anything is computed. The inbox may withdraw from within `put`.
         """
         if len(request.prompt_token_ids) >= self.limits.max_model_len:
             raise PromptTooLong
