@@ -16,7 +16,7 @@ import msgspec
 
 from loadtest.client.address import parse_url
 from loadtest.client.clock import Clock
-from loadtest.client.connection import Connections
+from loadtest.client.connections import Connections
 from loadtest.client.prewarm import Prewarm
 from loadtest.client.recorder import Recorder
 from loadtest.client.request import Requests
@@ -24,6 +24,9 @@ from loadtest.figures.turn_result import TurnResult
 from loadtest.plan import Share
 from loadtest.workload.conversation import Conversation, Message
 from loadtest.workload.distribution import parse_distribution
+
+_TELLING_CHARS = 4
+"""Of a key's beginning; fewer are in many a word."""
 
 
 class Client:
@@ -118,8 +121,10 @@ class Client:
             ):
                 if self._slots is not None:
                     waiting_since = perf_counter()
-                    await held.enter_async_context(self._slots)
-                    recorder.held_s = perf_counter() - waiting_since
+                    try:
+                        await held.enter_async_context(self._slots)
+                    finally:  # a turn that never got a slot was held too, not late
+                        recorder.held_s = perf_counter() - waiting_since
                 await self._exchange(request, recorder)
         except TimeoutError:
             recorder.give_up(perf_counter(), "timeout", f"not finished {timeout_s:g} s after it was due")
@@ -150,6 +155,16 @@ class Client:
 
     def _redacted(self, result: TurnResult) -> TurnResult:
         """Some servers repeat the key they refuse; a report must not."""
-        if self._api_key and result.detail and self._api_key in result.detail:
-            return msgspec.structs.replace(result, detail=result.detail.replace(self._api_key, "[API key]"))
-        return result
+        if not self._api_key or not result.detail:
+            return result
+        return msgspec.structs.replace(result, detail=_without(self._api_key, result.detail))
+
+
+def _without(key: str, detail: str) -> str:
+    """A detail that was cut short may end in the middle of the key."""
+    detail = detail.replace(key, "[API key]")
+    uncut = detail.removesuffix("…")
+    for length in range(len(key) - 1, _TELLING_CHARS - 1, -1):
+        if uncut.endswith(key[:length]):
+            return uncut[:-length] + "[API key]"
+    return detail

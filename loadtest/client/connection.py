@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection, and the set of those that wait for their next request.
+"""One HTTP/1.1 connection: a request out, a response in, and a receiver that is told of it.
 
 A client library costs 50 to 200 µs for every read of a stream; here a read costs a time stamp, httptools and the
-receiver's own work. The moment of a read is taken before anything is parsed.
+receiver's own work. The moment of a read is known before anything is parsed.
 
 Divergences from what an SDK does: nothing is retried (a retry would hide the failure and restart the clock), redirects
 are not followed, no compression is asked for (it would delay tokens), and proxies of the environment are not used.
@@ -9,22 +9,17 @@ are not followed, no compression is asked for (it would delay tokens), and proxi
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-from collections import deque
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 from time import perf_counter
-from typing import Protocol, cast
+from typing import Protocol
 
 import httptools
-
-from loadtest.client.address import Address
 
 MAX_HEADER_BYTES = 64 * 1024
 
 
 class Receiver(Protocol):
-    """Who a response is for. `at` is when the bytes were read, `perf_counter` seconds."""
+    """Who a response is for. `at` is when the bytes came, `perf_counter` seconds."""
 
     def first_byte(self, at: float) -> None: ...
 
@@ -43,11 +38,11 @@ class Receiver(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(ABC):
     """Carries one exchange at a time. `reusable` once its response is complete and the server keeps it open."""
 
     def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
+        self.reusable = False
         self._receiver: Receiver | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: dict[bytes, bytes] = {}
@@ -55,11 +50,18 @@ class Connection(asyncio.Protocol):
         self._at = 0.0
         self._begun = False
         self._ends_with_connection = False
-        self.reusable = False
 
     @property
-    def is_open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+    @abstractmethod
+    def is_open(self) -> bool: ...
+
+    @abstractmethod
+    def _write(self, data: bytes) -> None:
+        """All of it, now or as soon as there is room."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """At once. Idempotent."""
 
     def send(self, request: bytes, receiver: Receiver) -> None:
         self.reusable = False
@@ -69,24 +71,21 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._ends_with_connection = False
         self._parser = httptools.HttpResponseParser(self)
-        if self._transport is None or self._transport.is_closing():
+        if self.is_open:
+            self._write(request)
+        else:
             self._break("the connection was closed before the request was sent")
-            return
-        self._transport.write(request)
 
     def abort(self) -> None:
         """Close at once; nobody is told."""
         self._receiver = None
-        if self._transport is not None:
-            self._transport.abort()
+        self.reusable = False
+        self._close()
 
-    # asyncio's calls
+    # What the kinds of connection call
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._at = at = perf_counter()
+    def _received(self, at: float, data: bytes) -> None:
+        self._at = at
         receiver = self._receiver
         if receiver is None or self._parser is None:
             self.abort()  # bytes that belong to no response
@@ -102,14 +101,15 @@ class Connection(asyncio.Protocol):
             beginning = data[:60].decode(errors="replace")
             self._break(f"not HTTP/1.1 ({error}): {beginning}", malformed=True)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def _ended(self, error: BaseException | None) -> None:
+        """The server closed it, or it broke."""
         self.reusable = False
         self._at = perf_counter()
-        if self._ends_with_connection and exc is None:
+        if self._ends_with_connection and error is None:
             self.on_message_complete()
-        self._break(_reason(exc) if exc else "the server closed the connection")
+        self._break((str(error) or type(error).__name__) if error else "the server closed the connection")
 
-    # httptools' calls
+    # What httptools calls
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
@@ -143,66 +143,6 @@ class Connection(asyncio.Protocol):
     def _break(self, reason: str, malformed: bool = False) -> None:
         receiver, self._receiver = self._receiver, None
         self.reusable = False
-        if self._transport is not None:
-            self._transport.abort()
+        self._close()
         if receiver is not None:
             receiver.broken(self._at or perf_counter(), reason, malformed)
-
-
-class Connections:
-    """Opens connections to one server and keeps those that can serve another request, the latest used first."""
-
-    def __init__(self, address: Address, ips: Sequence[str], *, keep: bool = True) -> None:
-        self._address = address
-        self._ips = deque(ips)
-        self._tls = ssl.create_default_context() if address.is_tls else None
-        self._keep = keep
-        self._idle: list[Connection] = []
-        self._all: set[Connection] = set()
-
-    def idle(self) -> Connection | None:
-        """One that is open and waits, if there is one."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open:
-                return connection
-            self._all.discard(connection)
-        return None
-
-    async def open(self) -> Connection:
-        """A new one. Raises `OSError` (of which `ssl.SSLError` is one) when no address of the server takes it."""
-        loop = asyncio.get_running_loop()
-        failed: OSError | None = None
-        for _ in range(len(self._ips)):
-            try:
-                _, connection = await loop.create_connection(
-                    Connection,
-                    self._ips[0],
-                    self._address.port,
-                    ssl=self._tls,
-                    server_hostname=self._address.host if self._tls else None,
-                )
-            except OSError as error:
-                failed = failed or error
-                self._ips.rotate(-1)
-                continue
-            self._all.add(connection)
-            return connection
-        raise failed or OSError(f"{self._address.host} has no address")
-
-    def give_back(self, connection: Connection) -> None:
-        if self._keep and connection.reusable:
-            self._idle.append(connection)
-        else:
-            connection.abort()
-            self._all.discard(connection)
-
-    def close(self) -> None:
-        for connection in self._all:
-            connection.abort()
-        self._all.clear()
-        self._idle.clear()
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -44,6 +44,9 @@ class Over(msgspec.Struct, frozen=True, tag=True):
     """Server-sent events that were read."""
     unsent: int
     loop_lag_us: list[int]
+    stamped_by_kernel: bool
+    read_lag_us: dict[int, int]
+    """How many reads came so many microseconds after their bytes."""
     prewarms: dict[int, int]
     """Type-ahead requests by status; 0: no answer."""
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from time import perf_counter
 
 from loadtest.client.clock import Clock
-from loadtest.client.connection import Connections
+from loadtest.client.connections import Connections
 from loadtest.client.request import Requests
 from loadtest.plan import TypeAhead
 from loadtest.workload.conversation import Message

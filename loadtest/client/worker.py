@@ -126,6 +126,7 @@ async def _measure(share: Share, orders: Orders, clock: Clock, reporter: Reporte
         reporter.tell(Ready())
         begin_at = await orders.begin_at
         client.events = 0
+        client.connections.lags_us.clear()
         vitals.begin()
         await load.run(begin_at)
 
@@ -137,8 +138,18 @@ async def _measure(share: Share, orders: Orders, clock: Clock, reporter: Reporte
     await client.prewarm.close()
     client.connections.close()
     reporter.tell_turns(0)
-    prewarms = dict(client.prewarm.by_status)
-    reporter.tell(Over(cpu_s, wall_s, client.events, client.unsent, vitals.lag_us, prewarms))
+    reporter.tell(
+        Over(
+            cpu_s=cpu_s,
+            wall_s=wall_s,
+            events=client.events,
+            unsent=client.unsent,
+            loop_lag_us=vitals.lag_us,
+            stamped_by_kernel=client.connections.stamped_by_kernel,
+            read_lag_us=dict(client.connections.lags_us),
+            prewarms=dict(client.prewarm.by_status),
+        )
+    )
 
 
 def _collect_little(clock: Clock) -> None:

@@ -115,7 +115,11 @@ class Lateness(msgspec.Struct, frozen=True):
     held_ms: Distribution | None
     """How long turns waited for a slot of `--max-concurrency`; null without one."""
     loop_lag_ms: Distribution | None
-    """How late a timer of 10 ms came in the measuring processes: what a time stamp may be wrong by."""
+    """How late a timer of 10 ms came in the measuring processes."""
+    stamped_by: Literal["kernel", "reader"]
+    """Who took the moments of the bytes: the kernel when they came, or the measuring process when it read them."""
+    read_lag_ms: Distribution | None
+    """How long bytes waited until they were read; null when stamped by the reader, whose stamps are wrong by that much."""
     cpu_share: float
     """Of one core, by the busiest measuring process."""
     cpu_us_per_event: float | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -137,7 +138,7 @@ def _milliseconds(samples: Iterable[float | None]) -> Floats:
     return np.sort(np.array([sample for sample in samples if sample is not None], np.float64))
 
 
-def _rounded(values: Floats) -> tuple[float, ...]:
+def _rounded(values: NDArray[np.floating[Any]]) -> tuple[float, ...]:
     return tuple(np.round(values, 3).tolist())
 
 
@@ -212,7 +213,7 @@ def _thinned(values: Floats, limit: int) -> list[int]:
 
 def _marks(turns: Sequence[TurnResult]) -> Marks:
     not_ok = [turn for turn in turns if turn.outcome != "ok"]
-    counts = Counter(turn.outcome for turn in not_ok)
+    counts: Counter[str] = Counter(turn.outcome for turn in not_ok)
     shown: list[TurnResult] = []
     for outcome, count in counts.items():
         # A rare kind is not lost among a frequent one.

@@ -11,7 +11,7 @@ from loadtest.report.cells import milliseconds
 from loadtest.selftest import TOLERATED_MS, Checked
 
 _COLUMNS = (
-    "streams", "events/s", "turns", "TTFT error p50", "p99", "max", "TPOT error p99", "late p99", "loop lag p99",
+    "streams", "events/s", "turns", "TTFT error p50", "p99", "max", "TPOT error p99", "late p99", "read lag p99",
     "CPU", "µs/event", "stolen", "verdict",
 )  # fmt: skip
 
@@ -41,7 +41,7 @@ def print_self_test(checked: list[Checked], console: Console) -> None:
 def _row(one: Checked) -> list[str | Text]:
     client, summary = one.stage.client, one.stage.summary
     events_per_s = (summary.output_tokens_per_s or 0.0) + 4 * (summary.turns_per_s or 0.0)
-    late, lag = client.late_ms, client.loop_lag_ms
+    late, lag = client.late_ms, client.read_lag_ms
     style = {"exact": "green", "client says: overloaded": "yellow"}.get(one.verdict, "bold red")
     return [
         str(one.level.streams),

@@ -88,7 +88,9 @@ def _other_table(stage: Stage) -> Table:
     if client.held_ms is not None:
         table.add_row("waited for a slot", *cells(client.held_ms), style="dim")
     table.add_row("client's lateness", *cells(client.late_ms), style="dim")
-    table.add_row("client's loop lag", *cells(client.loop_lag_ms), style="dim")
+    lag = client.loop_lag_ms if client.read_lag_ms is None else client.read_lag_ms
+    name = "client's loop lag" if client.read_lag_ms is None else "bytes waited to be read"
+    table.add_row(name, *cells(lag), style="dim")
     return table
 
 
