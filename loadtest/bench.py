@@ -67,7 +67,9 @@ class Bench:
     async def run(self, plan: Plan, name: str) -> Stage:
         """One stage. Failed turns are results. Raises `ClientError` if a measuring process of ours fails."""
         plan = msgspec.structs.replace(plan, request_prefix=f"bench-{token_hex(3)}")
-        run = StageRun(plan, self._processes or default_processes(plan))
+        processes = self._processes or default_processes(plan)
+        # A process without a slot of its own could send nothing, or would send too much.
+        run = StageRun(plan, processes if plan.concurrency is None else min(processes, plan.concurrency))
         self._watcher.stage_began(name, run)
         await run_stage(
             run,

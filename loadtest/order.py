@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from loadtest.arrivals import ArrivalKind, Arrivals
+from loadtest.arrivals import ArrivalKind, Arrivals, trace_due_times
 from loadtest.client.address import parse_url
 from loadtest.errors import BenchError, OptionError
 from loadtest.figures.document import Config
@@ -108,6 +108,8 @@ def _check_loops(order: Order) -> None:
          "--rate is an open loop and --concurrency a closed one. Give one of them; --max-concurrency bounds an open loop."),
         (order.rate is not None and order.arrivals == "trace", "--arrivals trace has its own rate: leave --rate out, or use --speed."),
         (order.arrivals == "trace" and order.concurrency is not None, "--arrivals trace is an open loop: use --max-concurrency."),
+        (order.arrivals in ("constant", "gamma") and order.rate is None,
+         f"--arrivals {order.arrivals} spreads the arrivals of an open loop: give --rate, or leave it out."),
         (order.max_concurrency is not None and not is_open, "--max-concurrency bounds an open loop: give --rate, or use --concurrency."),
         (order.find_rate and order.slo is None, "--find-rate needs --slo, such as 'ttft_p99<500ms,error_rate<0.1%'."),
         (order.find_rate and (order.rate is None or "," in order.rate), "--find-rate needs one --rate to begin with."),
@@ -161,6 +163,7 @@ def _plans(order: Order, workload: Workload) -> Iterator[tuple[str, Plan]]:
     )
     if order.arrivals == "trace":
         arrivals = Arrivals("trace", speed=order.speed)
+        trace_due_times(workload.conversations, order.speed)  # here an error is still one of the workload's
         yield "trace", msgspec.structs.replace(plan, arrivals=arrivals, concurrency=order.max_concurrency)
     elif order.rate is not None:
         for rate in _numbers(order.rate, "--rate"):

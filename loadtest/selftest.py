@@ -28,6 +28,8 @@ from loadtest.workload.conversation import Conversation, UserTurn
 TTFT_MS = 50.0
 TOLERATED_MS = 1.0
 _START_S = 20.0
+_SETTLED_AFTER = 3
+"""Replies."""
 _LISTENING = re.compile(rb"http://[^\s]+:(\d+)")
 
 
@@ -153,14 +155,15 @@ async def _measure(level: Level, url: str, seconds: float) -> Stage:
     bench = Bench(api_key=None)
     model = await bench.find_target(url, None)
     questions = tuple(Conversation(f"q{n}", (UserTurn(f"Question {n}?"),)) for n in range(level.streams))
-    # Pauses let the streams fall out of step, as users are.
+    # They begin together; pauses let them fall out of step, as users are, before anything counts.
+    settled_s = _SETTLED_AFTER * level.reply_s
     plan = Plan(
         url=url,
         model=model,
         conversations=questions,
         concurrency=level.streams,
-        duration_s=seconds + level.reply_s,
-        warmup_s=level.reply_s,
+        duration_s=seconds + settled_s,
+        warmup_s=settled_s,
         think=f"0..{level.reply_s / 2:g}",
         max_tokens=level.tokens,
         timeout_s=60.0,

@@ -16,7 +16,7 @@ from loadtest.errors import OptionError
 from loadtest.figures.document import Distribution, Summary, Verdict
 from loadtest.figures.turn_result import TurnResult
 
-_BOUND = re.compile(r"([a-z0-9_]+)\s*(<=|>=|<|>)\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z%/]*)", re.IGNORECASE)
+_BOUND = re.compile(r"([a-z0-9_]+)\s*(<=|>=|<|>)\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zµ%/]*)", re.IGNORECASE)
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _TO_MS = {"us": 0.001, "µs": 0.001, "ms": 1.0, "s": 1_000.0}
 _LATENCIES = ("ttft", "sent_ttft", "ttfb", "itl", "tpot", "e2e", "server_ttft")

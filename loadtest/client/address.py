@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -77,7 +78,11 @@ async def find_model(url: str, api_key: str | None, wanted: str | None) -> str:
     """
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        async with httpx.AsyncClient(headers=headers, timeout=_PREFLIGHT_S, trust_env=False) as client:
+        # Trusts whom the turns' connections trust; httpx alone would bring authorities of its own.
+        trusted = ssl.create_default_context()
+        async with httpx.AsyncClient(
+            headers=headers, timeout=_PREFLIGHT_S, trust_env=False, verify=trusted
+        ) as client:
             response = await client.get(f"{url.rstrip('/')}/models")
     except (httpx.HTTPError, UnicodeError) as error:
         reason = str(error) or type(error).__name__

@@ -47,6 +47,8 @@ class Connection(ABC):
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: dict[bytes, bytes] = {}
         self._header_bytes = 0
+        self._head_bytes = 0
+        self._headed = False
         self._at = 0.0
         self._begun = False
         self._ends_with_connection = False
@@ -66,9 +68,12 @@ class Connection(ABC):
     def send(self, request: bytes, receiver: Receiver) -> None:
         self.reusable = False
         self._receiver = receiver
+        self._at = perf_counter()
         self._begun = False
         self._headers = {}
         self._header_bytes = 0
+        self._head_bytes = 0
+        self._headed = False
         self._ends_with_connection = False
         self._parser = httptools.HttpResponseParser(self)
         if self.is_open:
@@ -85,7 +90,8 @@ class Connection(ABC):
     # What the kinds of connection call
 
     def _received(self, at: float, data: bytes) -> None:
-        self._at = at
+        # A wall clock that is set between the stamp and the read tells of a moment before the one before it.
+        self._at = at = max(at, self._at)
         receiver = self._receiver
         if receiver is None or self._parser is None:
             self.abort()  # bytes that belong to no response
@@ -100,6 +106,10 @@ class Connection(ABC):
         except httptools.HttpParserError as error:
             beginning = data[:60].decode(errors="replace")
             self._break(f"not HTTP/1.1 ({error}): {beginning}", malformed=True)
+        if not self._headed:  # a line without an end is no header yet, and would be kept for ever
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEADER_BYTES:
+                self._break(f"headers of more than {MAX_HEADER_BYTES} bytes", malformed=True)
 
     def _ended(self, error: BaseException | None) -> None:
         """The server closed it, or it broke."""
@@ -122,6 +132,7 @@ class Connection(ABC):
         if status < 200:
             self._headers = {}
             return
+        self._headed = True
         headers = self._headers
         framed = b"content-length" in headers or b"transfer-encoding" in headers or status in (204, 304)
         self._ends_with_connection = not framed
@@ -145,4 +156,4 @@ class Connection(ABC):
         self.reusable = False
         self._close()
         if receiver is not None:
-            receiver.broken(self._at or perf_counter(), reason, malformed)
+            receiver.broken(self._at, reason, malformed)

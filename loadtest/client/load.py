@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 from typing import TypeVar
 
 from loadtest.arrivals import Arrivals, due_times, trace_due_times
@@ -58,7 +58,7 @@ class Load:
 
         A target that slows down is asked less often: a closed loop shows what so many patient users see.
         """
-        waiting = self._mine(self._stage())
+        waiting = self._mine(self._stage(), self._plan.warmup_conversations)
         duration_s = self._plan.duration_s
         draws = random.Random(f"{self._plan.seed} process {self._share.process}")  # noqa: S311  pauses, not secrets
 
@@ -78,7 +78,8 @@ class Load:
     async def _run_open(self, begun_at: float, arrivals: Arrivals) -> None:
         """Each is begun when it is due, however many others are under way."""
         async with asyncio.TaskGroup() as group:
-            for number, (due_s, conversation) in self._mine(self._arrivals(arrivals)):
+            due_conversations = self._mine(self._arrivals(arrivals), self._plan.warmup_conversations)
+            for number, (due_s, conversation) in due_conversations:
                 due = begun_at + due_s
                 await self._clock.until(due - self._client.lead_s(conversation))
                 group.create_task(self._client.hold(conversation, number, due))
@@ -107,5 +108,11 @@ class Load:
     def _deck(self) -> Iterator[Conversation]:
         return hold(self._plan.conversations, self._plan.popularity, self._plan.seed)
 
-    def _mine(self, sequence: Iterator[T]) -> Iterator[tuple[int, T]]:
-        return islice(zip(count(), sequence, strict=False), self._share.process, None, self._share.processes)
+    def _mine(self, sequence: Iterator[T], first: int = 0) -> Iterator[tuple[int, T]]:
+        """Numbered on from `first`, so that no holding of the stage has the number of one that warmed up."""
+        share = self._share
+        return (
+            numbered
+            for numbered in enumerate(sequence, first)
+            if numbered[0] % share.processes == share.process
+        )

@@ -101,10 +101,11 @@ async def work() -> None:
     _, orders = await loop.connect_read_pipe(Orders, sys.stdin.buffer)
     out, outlet = await loop.connect_write_pipe(_Outlet, sys.stdout.buffer)
     reporter = Reporter(out)
-    share = await orders.share
     clock = Clock()
     try:
-        await _measure(share, orders, clock, reporter)
+        await asyncio.wait((orders.share, orders.stopped), return_when=asyncio.FIRST_COMPLETED)
+        if orders.share.done():
+            await _measure(orders.share.result(), orders, clock, reporter)
     except BenchError as error:
         reporter.tell(Failed(str(error)))
     finally:

@@ -6,6 +6,7 @@ nearest bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -55,5 +56,9 @@ class Histogram:
         return int(self._hdr.total_count)
 
     def percentile_ms(self, percent: float) -> float:
-        """The value at or below which so many of 100 samples lie."""
-        return float(self._hdr.get_value_at_percentile(percent)) / 1_000
+        """The least value at or below which so many of 100 samples lie."""
+        if not self.n:
+            return 0.0
+        # The library rounds a rank to the nearest: of 51 samples, its p99 would be the last but one.
+        rank = max(1, math.ceil(percent * self.n / 100 - 1e-9))
+        return float(self._hdr.get_value_at_percentile(rank / self.n * 100)) / 1_000

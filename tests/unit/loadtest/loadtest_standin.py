@@ -18,7 +18,14 @@ GAP_S = 0.02
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **more: Any) -> dict[str, Any]:
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
-    return {"id": "c1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": choices, **more}
+    return {
+        "id": "c1",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": "m",
+        "choices": choices,
+        **more,
+    }
 
 
 def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
@@ -140,7 +147,7 @@ class StandIn:
         except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
-            writer.transport.abort()
+            writer.close()
             self.tasks.discard(task)
 
 
@@ -148,10 +155,15 @@ async def _read(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
 ) -> Exchange | None:
     try:
-        top = (await reader.readuntil(b"\r\n\r\n")).decode()
+        beginning = await reader.readexactly(1)
+        if not beginning.isupper():  # TLS, for one
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await writer.drain()
+            return None
+        top = beginning + await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return None
-    first, *lines = top.rstrip().split("\r\n")
+    first, *lines = top.decode().rstrip().split("\r\n")
     method, path, _ = first.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     data = await reader.readexactly(int(headers.get("content-length", "0")))

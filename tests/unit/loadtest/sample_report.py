@@ -290,6 +290,8 @@ def _lateness(results: Sequence[TurnResult], lagging: bool) -> Lateness:
         late_ms=_distribution(turn.late_ms for turn in results),
         held_ms=_distribution(turn.held_ms for turn in results) if results[0].held_ms else None,
         loop_lag_ms=_distribution((0.05, 0.06, 0.08, 0.4)),
+        stamped_by="kernel",
+        read_lag_ms=_distribution((0.03, 0.04, 0.05, 0.2)),
         cpu_share=0.31,
         cpu_us_per_event=38.2,
         stolen_share=0.004,

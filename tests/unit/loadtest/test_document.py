@@ -25,7 +25,9 @@ FIELDS = sorted({(one.__name__, name) for one in structs_of(Report) for name in 
 
 
 def test_the_structs_are_found() -> None:
-    assert {"Report", "Stage", "Summary", "TurnResult", "ServerTiming", "Interval"} <= {name for name, _ in FIELDS}
+    assert {"Report", "Stage", "Summary", "TurnResult", "ServerTiming", "Interval"} <= {
+        name for name, _ in FIELDS
+    }
 
 
 @pytest.mark.parametrize(("struct", "field"), FIELDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from time import perf_counter
 
 import pytest
@@ -30,8 +31,11 @@ async def test_many_moments_come_in_order_and_none_early(clock: Clock) -> None:
         await clock.until(at)
         assert perf_counter() >= at
 
+    def note(at: float) -> None:
+        called.append((at, perf_counter()))
+
     for at in moments:
-        clock.call_at(at, lambda at=at: called.append((at, perf_counter())))
+        clock.call_at(at, partial(note, at))
     await asyncio.gather(*(wait(at) for at in moments))
     await clock.until(began + 0.06)
     assert [at for at, _ in called] == sorted(moments)
@@ -109,13 +113,14 @@ async def test_when_it_is_closed_then_nothing_is_called() -> None:
 
 async def test_what_comes_regularly_does_not_make_up_for_missed_times(clock: Clock) -> None:
     late_s: list[float] = []
+    began = perf_counter()
     every(clock, 0.01, late_s.append)
     await asyncio.sleep(0)
     blocked_until = perf_counter() + 0.1
     while perf_counter() < blocked_until:
         pass
     await asyncio.sleep(0.001)
-    assert 1 <= len(late_s) <= 3, "ten were missed"
+    assert 1 <= len(late_s) <= (perf_counter() - began) / 0.01 - 5, "ten were missed"
     assert max(late_s) >= 0.08
 
 

@@ -5,9 +5,7 @@ import pytest
 from loadtest.client import sse
 from loadtest.client.sse import SseDecoder
 
-STREAM = (
-    'data: {"a":"é"}\r\n\r\n: comment\n\ndata:two\n\nevent: x\nid: 1\ndata: a\ndata: b\n\ndata\n\n'.encode()
-)
+STREAM = 'data: {"a":"é"}\r\n\r\n: comment\n\ndata:two\n\nevent: x\nid: 1\n data: no\ndata: a\ndata: b\n\ndata\n\n'.encode()
 EVENTS = ['{"a":"é"}'.encode(), b"two", b"a\nb", b""]
 
 
