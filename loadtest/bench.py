@@ -16,12 +16,12 @@ import msgspec
 
 from loadtest.client.address import find_model, parse_url, resolve
 from loadtest.figures.document import SCHEMA, Conditions, Config, Report, Stage, Sweep
-from loadtest.figures.lateness import lateness_of
+from loadtest.figures.slo import Slo, TurnBounds
 from loadtest.figures.summary import histograms_of, summarise
 from loadtest.figures.turn_result import TurnResult
 from loadtest.fleet import StageRun, default_processes, run_stage
+from loadtest.lateness import lateness_of
 from loadtest.plan import Plan
-from loadtest.slo import Slo, TurnBounds
 
 
 class Watcher:

@@ -56,6 +56,7 @@ def run(
     warmup: options.Warmup = 0,
     warmup_seconds: options.WarmupSeconds = 0.0,
     processes: options.Processes = None,
+    busy_poll: options.BusyPoll = False,
     slo: options.SloOption = None,
     goodput: options.Goodput = None,
     json_path: options.JsonFile = None,
@@ -98,6 +99,7 @@ def run(
         duration_s=duration,
         warmup=warmup,
         warmup_s=warmup_seconds,
+        busy_poll=busy_poll,
         slo=slo,
         goodput=goodput,
     )
@@ -149,7 +151,7 @@ def compare(
     print_comparison(comparison, (baseline.name, other.name), Console())
 
 
-def self_test(target_command: Sequence[str], seconds: float) -> None:
+def self_test(target_command: Sequence[str], seconds: float, busy_poll: bool) -> None:
     """Print how wrong this tool is, at 1 to 500 streams, against the target that `target_command` starts."""
     import asyncio
 
@@ -166,6 +168,7 @@ def self_test(target_command: Sequence[str], seconds: float) -> None:
                 check(
                     target_command,
                     seconds=seconds,
+                    busy_poll=busy_poll,
                     on_level=lambda one: console.print(f"{one.level.streams} streams: {one.verdict}"),
                 )
             )

@@ -157,6 +157,14 @@ Processes = Annotated[
         min=1, max=256, help="Measuring processes; else up to half of the cores.", rich_help_panel=_LOAD
     ),
 ]
+BusyPoll = Annotated[
+    bool,
+    typer.Option(
+        "--busy-poll",
+        help="Measuring processes never sleep: no wake-ups in the figures, at a core for each.",
+        rich_help_panel=_LOAD,
+    ),
+]
 
 SloOption = Annotated[
     str | None,

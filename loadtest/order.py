@@ -13,8 +13,8 @@ from loadtest.arrivals import ArrivalKind, Arrivals, trace_due_times
 from loadtest.client.address import parse_url
 from loadtest.errors import BenchError, OptionError
 from loadtest.figures.document import Config
+from loadtest.figures.slo import Slo, TurnBounds, parse_goodput, parse_slo
 from loadtest.plan import Plan, TypeAhead
-from loadtest.slo import Slo, TurnBounds, parse_goodput, parse_slo
 from loadtest.workload.distribution import parse_distribution
 from loadtest.workload.popularity import parse_popularity
 from loadtest.workload.read import WorkloadKind, read_workload
@@ -55,6 +55,7 @@ class Order:
     duration_s: float | None
     warmup: int
     warmup_s: float
+    busy_poll: bool
     slo: str | None
     goodput: str | None
 
@@ -159,6 +160,7 @@ def _plans(order: Order, workload: Workload) -> Iterator[tuple[str, Plan]]:
         extra_body=_body(order.body),
         timeout_s=order.timeout_s,
         keep_connections=not order.fresh_connections,
+        busy_poll=order.busy_poll,
         seed=order.seed,
     )
     if order.arrivals == "trace":

@@ -44,6 +44,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Further fields of every request."""
     timeout_s: float = 300.0
     keep_connections: bool = True
+    busy_poll: bool = False
+    """The measuring processes never sleep."""
     seed: int = 0
     request_prefix: str = "bench"
     """What every `x-request-id` begins with."""

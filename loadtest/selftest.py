@@ -106,6 +106,7 @@ async def check(
     levels: Sequence[Level] = LEVELS,
     *,
     seconds: float,
+    busy_poll: bool,
     on_level: Callable[[Checked], None],
 ) -> list[Checked]:
     """Each level in turn, against a target of its own. Raises `TargetError` when the target does not start."""
@@ -114,7 +115,7 @@ async def check(
         for number, level in enumerate(levels):
             log = Path(folder) / f"target-{number}.jsonl"
             async with _target([*target_command, *_options(level, log)]) as url:
-                stage = await _measure(level, url, seconds)
+                stage = await _measure(level, url, seconds, busy_poll)
             checked.append(_held_against(level, stage, log))
             on_level(checked[-1])
     return checked
@@ -151,7 +152,7 @@ async def _port(process: asyncio.subprocess.Process) -> int:
     raise TargetError(f"The simulated target did not start: {said.decode(errors='replace').strip()}")
 
 
-async def _measure(level: Level, url: str, seconds: float) -> Stage:
+async def _measure(level: Level, url: str, seconds: float, busy_poll: bool) -> Stage:
     bench = Bench(api_key=None)
     model = await bench.find_target(url, None)
     questions = tuple(Conversation(f"q{n}", (UserTurn(f"Question {n}?"),)) for n in range(level.streams))
@@ -167,6 +168,7 @@ async def _measure(level: Level, url: str, seconds: float) -> Stage:
         think=f"0..{level.reply_s / 2:g}",
         max_tokens=level.tokens,
         timeout_s=60.0,
+        busy_poll=busy_poll,
     )
     return await bench.run(plan, f"{level.streams} streams")
 

@@ -81,9 +81,12 @@ def ask(
 @bench_app.command("self-test")
 def bench_self_test(
     seconds: Annotated[float, typer.Option(min=1, help="How long each level is measured.")] = 10.0,
+    busy_poll: Annotated[
+        bool, typer.Option(help="Let the measuring process never sleep, as with `bench run --busy-poll`.")
+    ] = True,
 ) -> None:
     """Hold the load tester against a simulated target that knows when it sent each token: its own error, as a table."""
-    self_test([sys.executable, "-m", "server.cli", "bench", "target"], seconds)
+    self_test([sys.executable, "-m", "server.cli", "bench", "target"], seconds, busy_poll)
 
 
 @models_app.command("prepare")

@@ -120,6 +120,8 @@ async def _measure(share: Share, orders: Orders, clock: Clock, reporter: Reporte
     vitals = Vitals(clock)
     every(clock, _NEWS_EVERY_S, lambda _: reporter.tell_turns(client.under_way))
     _collect_little(clock)
+    if share.plan.busy_poll:
+        clock.poll_busily()
 
     async def hold() -> None:
         await load.warm_up(perf_counter())

@@ -120,9 +120,12 @@ class Lateness(msgspec.Struct, frozen=True):
     """Who took the moments of the bytes: the kernel when they came, or the measuring process when it read them."""
     read_lag_ms: Distribution | None
     """How long bytes waited until they were read; null when stamped by the reader, whose stamps are wrong by that much."""
+    busy_poll: bool
+    """The measuring processes never slept; their CPU time says nothing then."""
     cpu_share: float
     """Of one core, by the busiest measuring process."""
     cpu_us_per_event: float | None
+    """Null with `busy_poll`."""
     stolen_share: float | None
     """Of the machine's CPU time, taken by its host; null where the system does not say."""
     warnings: tuple[str, ...]

@@ -9,8 +9,8 @@ from statistics import fmean
 from loadtest.figures.distribution import Measure, by_conversation, distribution_of, itl_ms
 from loadtest.figures.document import Distribution, ErrorKind, Histograms, Summary, TurnIndex
 from loadtest.figures.histogram import Histogram
+from loadtest.figures.slo import TurnBounds
 from loadtest.figures.turn_result import OUTCOMES, TurnResult
-from loadtest.slo import TurnBounds
 
 
 def summarise(

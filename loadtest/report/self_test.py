@@ -51,7 +51,7 @@ def _row(one: Checked) -> list[str | Text]:
         f"{one.itl_error_ms[1]:.3f}",
         "–" if late is None else milliseconds(late.p99),
         "–" if lag is None else milliseconds(lag.p99),
-        f"{client.cpu_share:.0%}",
+        "busy" if client.busy_poll else f"{client.cpu_share:.0%}",
         "–" if client.cpu_us_per_event is None else f"{client.cpu_us_per_event:.1f}",
         "–" if client.stolen_share is None else f"{client.stolen_share:.0%}",
         Text(one.verdict, style=style),

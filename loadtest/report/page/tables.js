@@ -57,8 +57,8 @@ function phaseTable(stage) {
 }
 
 function clientTable(client) {
-  const latenesses = [["sent late", client.late_ms], ["waited for a slot", client.held_ms], ["loop lag", client.loop_lag_ms]].filter(([, found]) => found);
-  const facts = [["Measuring processes", number(client.processes)], ["CPU of the busiest, of one core", percent(client.cpu_share)], ["CPU per event", client.cpu_us_per_event === null ? NOTHING : `${number(client.cpu_us_per_event)} µs`], ["CPU time taken by the host", client.stolen_share === null ? "the system does not say" : percent(client.stolen_share)]];
+  const latenesses = [["sent late", client.late_ms], ["waited for a slot", client.held_ms], ["loop lag", client.loop_lag_ms], ["bytes waited to be read", client.read_lag_ms]].filter(([, found]) => found);
+  const facts = [["Measuring processes", number(client.processes)], ["Time stamps by", client.stamped_by === "kernel" ? "the kernel, when bytes came" : "the measuring process, when it read"], ["CPU of the busiest, of one core", client.busy_poll ? "all of it: --busy-poll" : percent(client.cpu_share)], ["CPU per event", client.cpu_us_per_event === null ? NOTHING : `${number(client.cpu_us_per_event)} µs`], ["CPU time taken by the host", client.stolen_share === null ? "the system does not say" : percent(client.stolen_share)]];
   return [latenesses.length ? table("The client's own lateness, in milliseconds", ["", ...DISTRIBUTION], latenesses.map(([name, found]) => [name, ...distributionCells(found)])) : null, factList(facts)];
 }
 

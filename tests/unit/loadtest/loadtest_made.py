@@ -85,7 +85,7 @@ def turn(number: int = 1, ttft_ms: float | None = 100.0, **fields: Any) -> TurnR
 
 LATENESS = Lateness(
     processes=1, late_ms=None, held_ms=None, loop_lag_ms=None, stamped_by="reader", read_lag_ms=None, cpu_share=0.1, cpu_us_per_event=None,
-    stolen_share=None, warnings=(),
+    stolen_share=None, busy_poll=False, warnings=(),
 )  # fmt: skip
 
 

@@ -292,6 +292,7 @@ def _lateness(results: Sequence[TurnResult], lagging: bool) -> Lateness:
         loop_lag_ms=_distribution((0.05, 0.06, 0.08, 0.4)),
         stamped_by="kernel",
         read_lag_ms=_distribution((0.03, 0.04, 0.05, 0.2)),
+        busy_poll=False,
         cpu_share=0.31,
         cpu_us_per_event=38.2,
         stolen_share=0.004,

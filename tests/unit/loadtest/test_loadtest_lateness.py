@@ -10,10 +10,10 @@ from loadtest_made import turn
 from loadtest.arrivals import Arrivals
 from loadtest.client.messages import Over
 from loadtest.figures.document import Lateness
-from loadtest.figures.lateness import lateness_of
 from loadtest.figures.summary import summarise
 from loadtest.figures.turn_result import TurnResult
 from loadtest.fleet import StageRun, default_processes
+from loadtest.lateness import lateness_of
 from loadtest.plan import Plan
 
 

@@ -17,7 +17,7 @@ TARGET = [sys.executable, "-m", "server.cli", "bench", "target"]
 async def test_every_turn_is_held_against_the_targets_log() -> None:
     told: list[Checked] = []
     level = Level(streams=4, interval_ms=5, tokens=6)
-    (checked,) = await check(TARGET, [level], seconds=0.4, on_level=told.append)
+    (checked,) = await check(TARGET, [level], seconds=0.4, busy_poll=False, on_level=told.append)
     assert told == [checked]
     summary = checked.stage.summary
     assert (checked.unmatched, summary.failed) == (0, 0)
@@ -32,4 +32,4 @@ async def test_every_turn_is_held_against_the_targets_log() -> None:
 async def test_a_target_that_does_not_start_is_named() -> None:
     command = [sys.executable, "-c", "import sys; sys.exit('no port left')"]
     with pytest.raises(TargetError, match="The simulated target did not start: no port left"):
-        await check(command, [Level(1, 5, 2)], seconds=0.1, on_level=lambda _: None)
+        await check(command, [Level(1, 5, 2)], seconds=0.1, busy_poll=True, on_level=lambda _: None)

@@ -9,9 +9,9 @@ from loadtest_made import turn
 
 from loadtest.errors import OptionError
 from loadtest.figures.document import Summary
+from loadtest.figures.slo import parse_goodput, parse_slo
 from loadtest.figures.summary import summarise
 from loadtest.figures.turn_result import ServerTiming, TurnResult
-from loadtest.slo import parse_goodput, parse_slo
 
 LATENCIES = ("ttft", "sent_ttft", "ttfb", "itl", "tpot", "e2e", "server_ttft")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99", "p999", "max")

@@ -35,8 +35,11 @@ def lateness_of(run: StageRun, summary: Summary) -> Lateness:
         loop_lag_ms=_of_counts(Counter(lag_us for over in run.overs for lag_us in over.loop_lag_us)),
         stamped_by="kernel" if by_kernel else "reader",
         read_lag_ms=_of_counts(sum((Counter(over.read_lag_us) for over in run.overs), Counter[int]())),
+        busy_poll=run.plan.busy_poll,
         cpu_share=max((over.cpu_s / over.wall_s for over in run.overs if over.wall_s > 0), default=0.0),
-        cpu_us_per_event=sum(over.cpu_s for over in run.overs) / events * 1e6 if events else None,
+        cpu_us_per_event=sum(over.cpu_s for over in run.overs) / events * 1e6
+        if events and not run.plan.busy_poll
+        else None,
         stolen_share=run.stolen_share,
         warnings=(),
     )
@@ -69,7 +72,7 @@ def _warnings(client: Lateness, ttft_ms: float) -> Iterator[str]:
             f"The client read late: bytes waited {read_lag.p99:.1f} ms or more, one read in a hundred. "
             "Tokens that waited together seem to have come together."
         )
-    if client.cpu_share > _BUSY:
+    if client.cpu_share > _BUSY and not client.busy_poll:
         yield (
             f"A measuring process used {client.cpu_share:.0%} of a core: raise --processes above {client.processes}, "
             "or measure from another machine."
