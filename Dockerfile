@@ -11,7 +11,7 @@
 # In a container the server must listen on 0.0.0.0, which others may reach, so it does not start without a key. Where only
 # you can reach the published port, `-e FIRSTWORD_AUTH__ALLOW_ANONYMOUS=true` does instead of one. The engine's processes share
 # memory: Docker's own 64 MB of /dev/shm are too few. Behind a mirror: `--build-arg UV_DEFAULT_INDEX=...`, `UV_FIND_LINKS=...`
-# or `PIP_INDEX_URL=...`. Needs BuildKit. Another command of the product: `docker run ... firstword:cpu bench questions.txt`.
+# or `PIP_INDEX_URL=...`. Needs BuildKit. Another command of the product: `docker run ... firstword:cpu bench run questions.txt`.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 

@@ -91,7 +91,8 @@ class Client:
                 try:
                     await self._stream(request, recorder)
                 finally:
-                    free_at = perf_counter()
+                    # By the stamp of its last bytes: a client that is busy must not make users begin later.
+                    free_at = perf_counter() if recorder.ended_at is None else recorder.ended_at
                     self.under_way -= 1
                     self.events += recorder.events
                     result = recorder.result(

@@ -46,7 +46,10 @@ class Recorder:
         self._finish_reason: str | None = None
         self._usage = Usage()
         self._server: ServerTiming | None = None
-        self._ended_at: float | None = None
+        self.ended_at: float | None = None
+        """When the connection was free again, and so the user: what is due next counts from here."""
+        self._known_at: float | None = None
+        """When its outcome was known; the connection may have stayed open after it."""
         self._lingering: asyncio.TimerHandle | None = None
         self._sse = SseDecoder()
         self._error_body = b""
@@ -81,7 +84,10 @@ class Recorder:
         if self.outcome == "malformed":
             self._end(at)
         elif self._lingering is None and (self.done_at is not None or self.failure is not None):
-            self._lingering = asyncio.get_running_loop().call_later(_LINGER_S, self._end, at)
+            self._known_at = at
+            self._lingering = asyncio.get_running_loop().call_later(
+                _LINGER_S, lambda: self._end(perf_counter())
+            )
 
     def over(self, at: float) -> None:
         if self._status == 200:
@@ -120,8 +126,8 @@ class Recorder:
     def _end(self, at: float) -> None:
         if self._lingering is not None:
             self._lingering.cancel()
-        if self._ended_at is None:
-            self._ended_at = at
+        if self.ended_at is None:
+            self.ended_at = at
             if not self.finished.done():
                 self.finished.set_result(None)
 
@@ -184,9 +190,9 @@ class Recorder:
     ) -> TurnResult:
         """What it amounts to, once it is finished; `began` is when the stage began."""
         times, usage, due = self._token_times, self._usage, self.due
-        ended_at = self._ended_at if self._ended_at is not None else due
-        if self.failure is None and self.done_at is not None:
-            ended_at = self.done_at
+        ended_at = due if self.ended_at is None else self.ended_at
+        if self._known_at is not None:
+            ended_at = self._known_at
         sent_at = ended_at if self.sent_at is None else self.sent_at
         counted = usage.completion_tokens
         return TurnResult(

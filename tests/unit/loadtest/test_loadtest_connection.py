@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter, time
+import socket
+from time import perf_counter, sleep, time
 from typing import Any
 
 import pytest
@@ -210,3 +211,36 @@ async def test_without_a_key_or_a_length_none_is_sent() -> None:
         (exchange,) = server.requests
     assert "authorization" not in exchange.headers
     assert "max_tokens" not in exchange.body
+
+
+@pytest.mark.skipif(not plain.HAS_STAMPS, reason="the kernel does not stamp here")
+async def test_a_reply_that_was_read_late_came_when_it_came_and_the_next_turn_was_due_then() -> None:
+    """The loop is blocked from the moment of the request; the reply comes while it is."""
+    blocked_s = 0.2
+    loop = asyncio.get_running_loop()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def block() -> None:
+        until = perf_counter() + blocked_s
+        while perf_counter() < until:
+            pass
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            for number in range(2):
+                while not peer.recv(65_536).endswith(b"}"):
+                    pass
+                if number == 0:
+                    loop.call_soon_threadsafe(block)
+                    sleep(0.02)
+                peer.sendall(whole(ANSWER))
+
+    with listener:
+        serving_there = loop.run_in_executor(None, serve)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        first, second = await ask(url, conversation("one", "two"))
+        await serving_there
+    assert first.ttft_ms is not None
+    assert first.ttft_ms + second.late_ms >= blocked_s * 1_000 - 5
+    assert second.connect_ms is None
