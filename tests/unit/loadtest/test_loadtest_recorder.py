@@ -141,7 +141,8 @@ async def test_a_turn_that_went_wrong_says_how(events: bytes, outcome: Outcome, 
     assert turn.outcome == outcome
     assert turn.detail is not None
     assert detail in turn.detail
-    assert turn.e2e_ms == pytest.approx(100 if outcome == "malformed" else 1_000)
+    known_by_the_end = outcome == "truncated" and b"[DONE]" not in events
+    assert turn.e2e_ms == pytest.approx(1_000 if known_by_the_end else 100)
     assert recorder.finished.done()
 
 
