@@ -57,9 +57,13 @@ class Client:
         """How long before a conversation is due its first question begins to be typed."""
         return self.prewarm.typing_s(conversation.turns[0].user)
 
-    def pause_s(self, draws: random.Random) -> float:
+    def draws(self, of: str) -> random.Random | None:
+        """A source of pauses that is the same in every run; none without pauses, since it takes time to make."""
+        return None if self._think is None else random.Random(f"{self._plan.seed} {of}")  # noqa: S311  no secrets
+
+    def pause_s(self, draws: random.Random | None) -> float:
         """Until a user has read the reply and thought of what to say next."""
-        return 0.0 if self._think is None else self._think.draw(draws)
+        return 0.0 if self._think is None or draws is None else self._think.draw(draws)
 
     async def hold(
         self, conversation: Conversation, holding: int, due: float, *, warmup: bool = False
@@ -69,7 +73,7 @@ class Client:
         A failed turn ends the conversation: without its reply the next would be another conversation.
         """
         history = list(conversation.preamble)
-        draws = random.Random(f"{self._plan.seed} {holding}")  # noqa: S311  pauses, not secrets
+        draws = self.draws(f"holding {holding}")
         free_at = due
         unsent = len(conversation.turns)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Iterator
 from itertools import islice
 from typing import TypeVar
@@ -60,7 +59,7 @@ class Load:
         """
         waiting = self._mine(self._stage(), self._plan.warmup_conversations)
         duration_s = self._plan.duration_s
-        draws = random.Random(f"{self._plan.seed} process {self._share.process}")  # noqa: S311  pauses, not secrets
+        draws = self._client.draws(f"process {self._share.process}")
 
         async def user() -> None:
             due = begun_at

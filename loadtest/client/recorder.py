@@ -83,11 +83,10 @@ class Recorder:
             self._event(at, event)
         if self.outcome == "malformed":
             self._end(at)
-        elif self._lingering is None and (self.done_at is not None or self.failure is not None):
+        elif self._known_at is None and (self.done_at is not None or self.failure is not None):
             self._known_at = at
-            self._lingering = asyncio.get_running_loop().call_later(
-                _LINGER_S, lambda: self._end(perf_counter())
-            )
+            # Mostly the response ends with the same read, and no timer is needed.
+            asyncio.get_running_loop().call_soon(self._linger)
 
     def over(self, at: float) -> None:
         if self._status == 200:
@@ -122,6 +121,11 @@ class Recorder:
     @property
     def outcome(self) -> Outcome:
         return "ok" if self.failure is None else self.failure[0]
+
+    def _linger(self) -> None:
+        if self.ended_at is None:
+            loop = asyncio.get_running_loop()
+            self._lingering = loop.call_later(_LINGER_S, lambda: self._end(perf_counter()))
 
     def _end(self, at: float) -> None:
         if self._lingering is not None:

@@ -38,7 +38,10 @@ class FakeClient:
     def lead_s(self, conversation: Conversation) -> float:
         return self._lead_s
 
-    def pause_s(self, draws: random.Random) -> float:
+    def draws(self, of: str) -> random.Random | None:
+        return None
+
+    def pause_s(self, draws: random.Random | None) -> float:
         return self._pause_s
 
     async def hold(
