@@ -237,6 +237,7 @@ async def test_a_response_left_open_after_done_is_waited_for_one_second(
 class _Loop:
     def __init__(self, loop: asyncio.AbstractEventLoop, call_later: object) -> None:
         self.create_future = loop.create_future
+        self.call_soon = loop.call_soon
         self.call_later = call_later
 
 
