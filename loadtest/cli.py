@@ -158,10 +158,12 @@ def self_test(target_command: Sequence[str], seconds: float, busy_poll: bool) ->
     from rich.console import Console
 
     from loadtest.errors import BenchError
+    from loadtest.fleet import give_way
     from loadtest.report.self_test import print_self_test
     from loadtest.selftest import check
 
     console = Console()
+    give_way()
     try:
         with console.status("checking against the simulated target"):
             checked = asyncio.run(
@@ -186,6 +188,7 @@ def _measure(order: Order, processes: int | None) -> Report:
 
     from loadtest.conduct import conduct
     from loadtest.errors import BenchError
+    from loadtest.fleet import give_way
     from loadtest.order import take
     from loadtest.report.live import LiveView
     from loadtest.report.tables import print_report
@@ -194,6 +197,7 @@ def _measure(order: Order, processes: int | None) -> Report:
         stages = take(order)
         for remark in stages.workload.remarks:
             typer.echo(remark, err=True)
+        give_way()
         with LiveView() as view:
             report = asyncio.run(conduct(stages, _api_key(), processes, view, command=_command()))
     except BenchError as error:

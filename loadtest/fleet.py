@@ -37,6 +37,17 @@ _MOST_BY_ITSELF = 8
 _STREAMS_PER_PROCESS = 64
 
 
+def give_way() -> None:
+    """Let this process, which only listens and draws, never interrupt one that measures (SCHED_BATCH, sched(7)).
+
+    What it starts is not affected. Where there is no such thing nothing happens.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            policy = os.SCHED_BATCH | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, policy, os.sched_param(0))
+
+
 @dataclass(slots=True)
 class StageRun:
     """What has happened so far; readable at any moment, complete when `overs` has one for each process."""
