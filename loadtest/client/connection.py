@@ -86,6 +86,7 @@ class Connection(ABC):
         self._receiver = None
         self.reusable = False
         self._close()
+        self._parser = None  # it refers back to the connection
 
     # What the kinds of connection call
 
