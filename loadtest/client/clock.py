@@ -62,7 +62,7 @@ class Clock:
         await woken
 
     def poll_busily(self) -> None:
-        """Never let the loop sleep: what is due is called within microseconds, at the cost of a whole core.
+        """Never let the loop sleep: what is due is called at once, at the cost of a whole core.
 
         A core that sleeps takes 0.1 ms to wake, and on a virtual machine whose host is busy sometimes several.
         """
