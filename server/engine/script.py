@@ -16,6 +16,7 @@ from server.engine.protocol import (
     Sampling,
     TokenLogprobs,
 )
+from server.errors import ConfigError
 
 _INCOMPLETE = "\ufffd"
 
@@ -29,9 +30,17 @@ class Vocabulary(Protocol):
 
 
 class Script:
-    """`reply` may name `{prompt_tokens}` and `{cached_tokens}`, and comes over and over when `ignore_eos` is set."""
+    """`reply` may name `{prompt_tokens}` and `{cached_tokens}`, and comes over and over when `ignore_eos` is set.
+
+    Raises `ConfigError` for a reply that the vocabulary has no token for: it would never end.
+    """
 
     def __init__(self, reply: str, vocabulary: Vocabulary) -> None:
+        if not vocabulary.encode(reply):
+            raise ConfigError(
+                f"the model's vocabulary has no token for the simulated reply {reply!r}",
+                next_step="set engine.simulated.reply to plain text",
+            )
         self._reply = reply
         self._vocabulary = vocabulary
         self._tokens_of = lru_cache(maxsize=1_024)(self._tokens_of_uncached)

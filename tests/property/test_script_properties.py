@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from server.context.template import ChatTemplate
 from server.engine.protocol import Delta, GenerateRequest, Sampling
 from server.engine.script import Script
+from server.errors import ConfigError
 
 LONGEST_CHARACTER_BYTES = 4
 """A token holds a byte at least, so fewer tokens than this leave a character unfinished."""
@@ -125,6 +127,7 @@ def _byte_tokens(template: ChatTemplate) -> list[int]:
 def test_a_stop_string_ends_the_answer_and_no_piece_of_it_shows(
     reply: str, data: st.DataObject | None, max_tokens: int, forever: bool, template: ChatTemplate
 ) -> None:
+    assume(template.encode(reply))
     stop = ("ab", "b") if data is None else data.draw(_stops(reply))
     deltas = tell(Script(reply, template), stop=stop, max_tokens=max_tokens, ignore_eos=forever)
     pieces = [
@@ -158,6 +161,11 @@ def _stops(draw: st.DrawFn, reply: str) -> tuple[str, ...]:
         piece = reply[start : start + draw(st.integers(1, 9))]
         stops.append(draw(st.sampled_from([piece, piece + "∎", piece * 2, "∎"])))
     return tuple(stops)
+
+
+def test_a_reply_that_has_no_token_is_refused_before_anybody_waits_for_it(template: ChatTemplate) -> None:
+    with pytest.raises(ConfigError, match="no token"):
+        Script("\x16", template)
 
 
 @given(reply=replies, rounds=st.integers(2, 4))
