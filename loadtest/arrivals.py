@@ -73,7 +73,7 @@ def due_times(arrivals: Arrivals, seed: int) -> Iterator[float]:
     if arrivals.kind == "constant":
         # Divided anew each time, so that no error adds up.
         return (number / rate_per_s for number in itertools.count())
-    source = random.Random(f"arrivals {seed}")  # noqa: S311 - repeatable on purpose, nothing secret
+    source = random.Random(f"arrivals {seed}")
     if arrivals.kind == "poisson":
         return _sums(lambda: source.expovariate(rate_per_s))
     shape = arrivals.burstiness

@@ -127,7 +127,6 @@ def _prewarms(run: StageRun) -> dict[str, int]:
 
 
 def _conditions() -> Conditions:
-
     return Conditions(
         tool=f"firstword {version('firstword')}",
         python=platform.python_version(),

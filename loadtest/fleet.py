@@ -62,7 +62,6 @@ class StageRun:
     """`perf_counter` seconds; None while it warms up."""
     overs: list[Over] = field(default_factory=list)
     stolen_share: float | None = None
-    interrupted: bool = False
 
     @property
     def duration_s(self) -> float:
@@ -90,7 +89,7 @@ async def run_stage(
 ) -> None:
     """Fill `run`. When `stop` is set the open turns are given up. Raises `ClientError` if a process of ours fails."""
     processes = [await _Process.start(number) for number in range(run.processes)]
-    stopping = asyncio.create_task(_stop_when_told(stop, run, processes))
+    stopping = asyncio.create_task(_stop_when_told(stop, processes))
     try:
         for process in processes:
             process.tell(
@@ -146,9 +145,8 @@ async def _listen(process: _Process, run: StageRun, on_turns: Callable[[Sequence
     raise ClientError(f"A measuring process ended too early. {await process.last_words()}")
 
 
-async def _stop_when_told(stop: asyncio.Event, run: StageRun, processes: Sequence[_Process]) -> None:
+async def _stop_when_told(stop: asyncio.Event, processes: Sequence[_Process]) -> None:
     await stop.wait()
-    run.interrupted = True
     for process in processes:
         process.tell(Stop())
 

@@ -40,11 +40,6 @@ class Level:
     tokens: int
 
     @property
-    def events_per_s(self) -> float:
-        """At most: streams begin anew after each reply."""
-        return self.streams * 1_000 / self.interval_ms
-
-    @property
     def reply_s(self) -> float:
         return (TTFT_MS + self.interval_ms * (self.tokens - 1)) / 1_000
 
@@ -68,7 +63,7 @@ class Checked:
     level: Level
     stage: Stage
     error_ms: tuple[float, float, float]
-    """TTFT by the client less TTFT by the target: p50, p99, max."""
+    """TTFT by the client less TTFT by the target: p50; then p99 and max of its size, since early is as wrong as late."""
     itl_error_ms: tuple[float, float]
     """Mean gap by the client less mean gap by the target, of each turn: p50, p99 of its size."""
     unmatched: int
@@ -187,7 +182,8 @@ def _held_against(level: Level, stage: Stage, log: Path) -> Checked:
         if turn.tpot_ms is not None:
             tpot_ms = (entry.last_token_at - entry.first_token_at) * 1_000 / (entry.tokens - 1)
             itl_errors_ms.append(abs(turn.tpot_ms - tpot_ms))
-    p50, p99, worst = np.percentile(errors_ms or [np.nan], [50, 99, 100])
+    p50 = np.median(errors_ms or [np.nan])
+    p99, worst = np.percentile(np.abs(errors_ms or [np.nan]), [99, 100])
     itl_p50, itl_p99 = np.percentile(itl_errors_ms or [np.nan], [50, 99])
     return Checked(
         level, stage, (float(p50), float(p99), float(worst)), (float(itl_p50), float(itl_p99)), unmatched

@@ -59,7 +59,7 @@ class Client:
 
     def draws(self, of: str) -> random.Random | None:
         """A source of pauses that is the same in every run; none without pauses, since it takes time to make."""
-        return None if self._think is None else random.Random(f"{self._plan.seed} {of}")  # noqa: S311  no secrets
+        return None if self._think is None else random.Random(f"{self._plan.seed} {of}")
 
     def pause_s(self, draws: random.Random | None) -> float:
         """Until a user has read the reply and thought of what to say next."""

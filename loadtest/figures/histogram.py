@@ -35,16 +35,6 @@ class Histogram:
             histogram._hdr.record_value(int(value_us), int(n))
         return histogram
 
-    @classmethod
-    def decode(cls, text: str) -> Histogram:
-        """Raises `ValueError` for what is no histogram."""
-        histogram = cls()
-        try:
-            histogram._hdr = HdrHistogram.decode(text.encode())
-        except Exception as error:
-            raise ValueError(f"no HdrHistogram: {error}") from error
-        return histogram
-
     def encode(self) -> str:
         return str(self._hdr.encode(), "ascii")
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from loadtest.figures.document import Report, Stage
 from loadtest.figures.turn_result import TurnResult
@@ -107,16 +108,9 @@ def _gaps(itl_us: Sequence[int]) -> list[Cell]:
     """Count, mean, p50, p99 and maximum."""
     if not itl_us:
         return [0, None, None, None, None]
-    ordered = sorted(itl_us)
-    mean_us = sum(ordered) / len(ordered)
-    of_us = (mean_us, _percentile(ordered, 0.50), _percentile(ordered, 0.99), ordered[-1])
-    return [len(ordered), *(_number(us / 1_000) for us in of_us)]
-
-
-def _percentile(ordered: Sequence[int], q: float) -> float:
-    rank = q * (len(ordered) - 1)
-    low, high = math.floor(rank), math.ceil(rank)
-    return ordered[low] + (ordered[high] - ordered[low]) * (rank - low)
+    p50_us, p99_us = np.percentile(itl_us, (50, 99))
+    of_us = (sum(itl_us) / len(itl_us), float(p50_us), float(p99_us), max(itl_us))
+    return [len(itl_us), *(_number(us / 1_000) for us in of_us)]
 
 
 def _number(value: float | None) -> float | None:

@@ -15,6 +15,9 @@ _COLUMNS = (
     "CPU", "µs/event", "stolen", "verdict",
 )  # fmt: skip
 
+_MORE_EVENTS = 4
+"""Of the target's answers, beside one for each token: role, finish, usage and `[DONE]`."""
+
 
 def print_self_test(checked: list[Checked], console: Console) -> None:
     table = Table(
@@ -40,7 +43,7 @@ def print_self_test(checked: list[Checked], console: Console) -> None:
 
 def _row(one: Checked) -> list[str | Text]:
     client, summary = one.stage.client, one.stage.summary
-    events_per_s = (summary.output_tokens_per_s or 0.0) + 4 * (summary.turns_per_s or 0.0)
+    events_per_s = (summary.output_tokens_per_s or 0.0) + _MORE_EVENTS * (summary.turns_per_s or 0.0)
     late, lag = client.late_ms, client.read_lag_ms
     style = {"exact": "green", "client says: overloaded": "yellow"}.get(one.verdict, "bold red")
     return [

@@ -32,7 +32,7 @@ class Popularity:
     """0: all are equally popular."""
 
     def draws(self, conversations: Sequence[Conversation], seed: int) -> Iterator[Conversation]:
-        source = random.Random(f"popularity {seed}")  # noqa: S311 - repeatable on purpose, nothing secret
+        source = random.Random(f"popularity {seed}")
         cumulated = list(
             itertools.accumulate(rank**-self.exponent for rank in range(1, len(conversations) + 1))
         )

@@ -47,7 +47,7 @@ class Prose:
     """
 
     def __init__(self, seed: int) -> None:
-        shuffle = random.Random(f"prose {seed}")  # noqa: S311 - repeatable on purpose, nothing secret
+        shuffle = random.Random(f"prose {seed}")
         self._digits = list(_WORDS)
         shuffle.shuffle(self._digits)
         self._stream = shuffle.choices(_WORDS, k=_STREAM_WORDS)

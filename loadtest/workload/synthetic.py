@@ -118,7 +118,7 @@ class _Draft:
 class _Maker:
     def __init__(self, recipe: Recipe, seed: int) -> None:
         self._recipe = recipe
-        self._source = random.Random(f"lengths {seed}")  # noqa: S311 - repeatable on purpose, nothing secret
+        self._source = random.Random(f"lengths {seed}")
         self._prose = Prose(seed)
         self._n_passages = 0
         self._n_tokens = 0

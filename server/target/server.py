@@ -52,13 +52,8 @@ class Target:
         self.connections: set[Connection] = set()
         self._accepted = itertools.count(1)
         self._requests = itertools.count(1)
-        self._chance = random.Random(options.seed)  # noqa: S311 - nothing secret
+        self._chance = random.Random(options.seed)
         self._loop.add_reader(listener.fileno(), self._accept)
-
-    async def idle(self) -> None:
-        """Returns when no answer is under way."""
-        while self._engine.load.running_requests or self._engine.load.waiting_requests:  # noqa: ASYNC110 - for tests
-            await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         self._loop.remove_reader(self._listener.fileno())

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from bench.testers.contestant import Claimed, Command, Waited
 from bench.testers.scenario import MODEL, PROMPT_TOKENS, Scenario
 from bench.testers.truth import Spread
 from loadtest.figures.document import Distribution, decode_report
-
-_WORDS = [
-    "harbour",
-    "lantern",
-    "meadow",
-    "copper",
-    "winter",
-    "signal",
-    "garden",
-    "paper",
-    "orchard",
-    "river",
-    "marble",
-    "feather",
-    "island",
-    "mirror",
-]
 
 
 class Firstword:
@@ -43,9 +23,8 @@ class Firstword:
         return None
 
     def command(self, scenario: Scenario, port: int, folder: Path) -> Command:
-        workload = folder / "workload.jsonl"
-        workload.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in _conversations(scenario)))
         options: dict[str, Any] = {
+            "synthetic": f"conversations={scenario.requests},prompt={PROMPT_TOKENS}",
             "url": f"http://127.0.0.1:{port}/v1",
             "model": MODEL,
             "max-tokens": scenario.tokens,
@@ -59,7 +38,7 @@ class Firstword:
                 "arrivals": "constant",
                 "max-concurrency": scenario.concurrency,
             }
-        argv = [sys.executable, "-m", "server.cli", "bench", "run", str(workload)]
+        argv = [sys.executable, "-m", "server.cli", "bench", "run"]
         for name, value in options.items():
             argv += [f"--{name}", str(value)]
         return Command(tuple(argv))
@@ -81,18 +60,6 @@ class Firstword:
             waited=waited,
             remarks=stage.client.warnings,
         )
-
-
-def _conversations(scenario: Scenario) -> list[dict[str, Any]]:
-    """One turn each, different from the first word on, of about as many tokens as words."""
-    source = random.Random(scenario.name)
-    return [
-        {
-            "id": f"{scenario.name}-{number}",
-            "turns": [{"user": " ".join(source.choices(_WORDS, k=PROMPT_TOKENS))}],
-        }
-        for number in range(scenario.requests)
-    ]
 
 
 def _spread(found: Distribution | None) -> Spread | None:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,13 @@ def standin_server() -> Iterator[StandIn]:
 def standin(standin_server: StandIn) -> StandIn:
     standin_server.requests.clear()
     return standin_server
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.txt"
+    path.write_text("one?\ntwo?\nthree?\n")
+    return path
 
 
 @pytest.fixture

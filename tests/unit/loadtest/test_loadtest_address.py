@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from loadtest_made import ask_one
-from loadtest_standin import StandIn, always, by_path, json_answer, replying, serving
+from loadtest_standin import Exchange, StandIn, always, by_path, json_answer, replying, serving
 
 from loadtest.client.address import Address, find_model, parse_url, resolve
 from loadtest.errors import TargetError
@@ -82,9 +82,9 @@ async def test_a_target_that_is_none_is_named(standin: StandIn, behaviour: str, 
 async def test_the_key_is_sent_and_a_refused_one_is_no_reason_to_begin() -> None:
     seen = []
 
-    async def script(exchange: object) -> None:
-        seen.append(exchange.headers.get("authorization"))  # type: ignore[attr-defined]  # it is an Exchange
-        await exchange.send(json_answer({"data": [{"id": "m"}]}, 403 if len(seen) > 1 else 200))  # type: ignore[attr-defined]
+    async def script(exchange: Exchange) -> None:
+        seen.append(exchange.headers.get("authorization"))
+        await exchange.send(json_answer({"data": [{"id": "m"}]}, 403 if len(seen) > 1 else 200))
 
     async with serving(script) as server:
         await find_model(server.url, "sk-x", None)

@@ -10,15 +10,7 @@ import sys
 from pathlib import Path
 from time import sleep
 
-import pytest
 from loadtest_standin import StandIn
-
-
-@pytest.fixture
-def questions(tmp_path: Path) -> Path:
-    path = tmp_path / "questions.txt"
-    path.write_text("one?\ntwo?\nthree?\n")
-    return path
 
 
 def test_ctrl_c_reports_what_there_is_and_exits_with_130(

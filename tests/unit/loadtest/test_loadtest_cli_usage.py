@@ -5,25 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from loadtest_command import bench
 from loadtest_standin import StandIn
-from typer.testing import CliRunner, Result
-
-from loadtest.cli import app
-
-
-@pytest.fixture
-def questions(tmp_path: Path) -> Path:
-    path = tmp_path / "questions.txt"
-    path.write_text("one?\ntwo?\nthree?\n")
-    return path
-
-
-def bench(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    return result
-
 
 RATE = ["--rate", "1"]
 SLO = ["--slo", "ttft_p99<1s"]

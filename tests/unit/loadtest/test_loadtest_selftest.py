@@ -25,7 +25,6 @@ async def test_every_turn_is_held_against_the_targets_log() -> None:
     # The client cannot have seen a token before the target had sent it. The log and the kernel's stamps are good to 0.1 ms.
     assert checked.error_ms[0] > -0.1
     assert checked.verdict != "turns are missing"
-    assert level.events_per_s == 800
     assert level.reply_s == pytest.approx(0.075)
 
 
