@@ -1,0 +1,27 @@
+"""Where ledgers are kept: bytes under keys that only whoever knows a conversation's messages can make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+
+class LedgerStore(Protocol):
+    """Bounded; what was not used for the longest time is forgotten. Implementations pass
+    `tests/contract/test_ledger_store.py`. None of the methods raises: a store that is down knows nothing and says so
+    in its figures.
+    """
+
+    async def get(self, keys: Sequence[bytes]) -> list[bytes]:
+        """The values of the leading keys that are known: the list ends before the first key that is not.
+
+        The keys are a conversation's, first message first, and count as used, the last of them longest ago: so a
+        conversation is forgotten from its end.
+        """
+        ...
+
+    async def put(self, values: Mapping[bytes, bytes]) -> None:
+        """Insert or replace, first message first; they count as used just now, as with `get`."""
+        ...
+
+    async def close(self) -> None: ...
