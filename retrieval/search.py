@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -27,6 +27,8 @@ class Retriever:
         self._index = index
         self._embedder = embedder
         self._indexed_version = -1
+        self._present_at = -1
+        self._present: set[int] = set()
         self._refreshing = asyncio.Lock()
         self._embedding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="firstword-embed")
         self._reading = ThreadPoolExecutor(max_workers=2, thread_name_prefix="firstword-store")
@@ -56,6 +58,21 @@ class Retriever:
             embed_ms=(embedded - started) * 1000, search_ms=(finished - embedded) * 1000, rerank_ms=0.0
         )
         return passages, timing
+
+    async def gone(self, keys: Collection[int]) -> frozenset[int]:
+        """Those of the chunk keys whose text was deleted or changed. Raises `StoreUnusable`."""
+        if not keys:
+            return frozenset()
+        version = await self._in(self._reading, self._store.version)
+        if version != self._present_at:
+            self._present_at, self._present = version, set()
+        unsure = [key for key in keys if key not in self._present]
+        if not unsure:
+            return frozenset()
+        present = await self._in(self._reading, lambda: self._store.present(unsure))
+        if self._present_at == version:
+            self._present |= present
+        return frozenset(unsure) - present
 
     def close(self) -> None:
         self._embedding.shutdown(wait=True, cancel_futures=True)

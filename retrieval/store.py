@@ -18,7 +18,7 @@ from retrieval.types import Chunk, ChunkKeys, Document, Passage, Vectors
 
 _DOCUMENT = "document_id, source, filename, title, content_sha256, size_bytes, n_chunks, ingested_at"
 _PASSAGE = (
-    "chunk_id, document_id, filename, title, heading_path, text, n_tokens "
+    "chunk_id, document_id, filename, title, heading_path, text, n_tokens, key "
     "FROM chunks JOIN documents USING (document_id)"
 )
 
@@ -142,10 +142,10 @@ class SqliteStore:
         keys = json.dumps([key for key, _ in hits])
         with self._connections.reader() as db:
             rows = db.execute(
-                f"SELECT key, {_PASSAGE} WHERE key IN (SELECT value FROM json_each(?))",  # noqa: S608
+                f"SELECT {_PASSAGE} WHERE key IN (SELECT value FROM json_each(?))",  # noqa: S608
                 (keys,),
             ).fetchall()
-        found = {row[0]: row[1:] for row in rows}
+        found = {row[-1]: row for row in rows}
         return [_passage(found[key], score) for key, score in hits if key in found]
 
     def passage(self, chunk_id: str) -> Passage | None:
@@ -153,6 +153,14 @@ class SqliteStore:
         with self._connections.reader() as db:
             row = db.execute(f"SELECT {_PASSAGE} WHERE chunk_id = ?", (chunk_id,)).fetchone()
         return _passage(row, 1.0) if row else None
+
+    def present(self, keys: Sequence[int]) -> set[int]:
+        with self._connections.reader() as db:
+            rows = db.execute(
+                "SELECT key FROM chunks WHERE key IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(keys)),),
+            ).fetchall()
+        return {row[0] for row in rows}
 
     def close(self) -> None:
         with self._writing:
@@ -184,8 +192,8 @@ def _log(db: sqlite3.Connection, op: str, document_id: str) -> None:
     db.execute("INSERT INTO changes (op, document_id, at) VALUES (?, ?, ?)", (op, document_id, time.time()))
 
 
-def _passage(row: tuple[str, str, str, str, str, str, int], score: float) -> Passage:
-    chunk_id, document_id, filename, title, heading_path, text, n_tokens = row
+def _passage(row: tuple[str, str, str, str, str, str, int, int], score: float) -> Passage:
+    chunk_id, document_id, filename, title, heading_path, text, n_tokens, key = row
     return Passage(
-        chunk_id, document_id, filename, title, tuple(json.loads(heading_path)), text, n_tokens, score
+        chunk_id, document_id, filename, title, tuple(json.loads(heading_path)), text, n_tokens, score, key
     )

@@ -72,6 +72,8 @@ class Passage:
     text: str
     n_tokens: int
     score: float
+    key: int = 0
+    """The store's key of the chunk: never given out twice, so it names this version of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,5 +157,9 @@ class DocumentStore(Protocol):
         ...
 
     def passage(self, chunk_id: str) -> Passage | None: ...
+
+    def present(self, keys: Sequence[int]) -> set[int]:
+        """Those of the chunk keys that are still there, unchanged."""
+        ...
 
     def close(self) -> None: ...

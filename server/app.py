@@ -27,6 +27,7 @@ from server.api.history import get_passage, get_turn, list_turns
 from server.api.models import get_model, list_models
 from server.api.openapi import get_openapi
 from server.api.ops import live, metrics, ready
+from server.api.prewarm import prewarm_chat
 from server.api.responses import bug_response, on_firstword_error, on_http_error
 from server.errors import FirstwordError, SetupError
 from server.parts import Parts, Report, open_parts
@@ -88,6 +89,7 @@ def build_app(
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+            Route("/v1/chat/prewarm", prewarm_chat, methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{model:path}", get_model),
             Route("/v1/turns", list_turns),

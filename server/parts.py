@@ -8,7 +8,8 @@ import sqlite3
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 from retrieval.embed import HashingEmbedder, SentenceTransformerEmbedder
@@ -18,6 +19,13 @@ from retrieval.search import Retriever
 from retrieval.store import SqliteStore
 from retrieval.types import DocumentStore, Embedder
 from server.context.assemble import Assembler
+from server.context.guess import Guesses
+from server.context.joints import Joints
+from server.context.ledger import Ledger
+from server.context.ledger_store import LedgerStore
+from server.context.memory_store import MemoryStore
+from server.context.order import SharedOrder
+from server.context.redis_store import RedisStore
 from server.context.template import ChatTemplate
 from server.engine.detached import run_detached
 from server.engine.embedded import EmbeddedEngine, import_vllm
@@ -29,12 +37,15 @@ from server.errors import ConfigError, ModelMissing
 from server.guard.admission import Admission
 from server.guard.auth import Authenticator
 from server.guard.drain import Drain
+from server.guard.rate import RateLimit
 from server.settings import PROJECT_ROOT, STARTER, Settings
 from server.starter import starter_chat_model, starter_embedder, starter_is_prepared
 from server.telemetry.metrics import Metrics
 from server.telemetry.turnlog import TurnLog
 
 log = logging.getLogger(__name__)
+
+_MIB = 1 << 20
 
 Report = Callable[[str], None]
 """Told each phase of the start, in words for people."""
@@ -60,6 +71,11 @@ class Parts:
     retriever: Retriever
     store: DocumentStore
     template: ChatTemplate
+    joints: Joints
+    ledger: Ledger
+    guesses: Guesses
+    prewarm_rate: RateLimit
+    order: SharedOrder
     assembler: Assembler
     reply_parsers: ReplyParsers | None
     """None where the model's text is the answer as it stands."""
@@ -90,6 +106,9 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
         report("loading the tokenizer")
         model = chat_model(settings)
         template = await asyncio.to_thread(ChatTemplate, model)
+        joints = await asyncio.to_thread(Joints, template)
+        if joints.reason:
+            log.warning("the chat template is not append-only (%s): %s", joints.kind, joints.reason)
         reply_parsers = None
         if has_parsers:
             report("loading the reply parsers")
@@ -115,6 +134,7 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
         await retriever.load()
         await retriever.retrieve("warm-up", top_k=1)  # so that nobody's first turn pays for it
 
+        ledger = await _open_ledger(settings, template, stack)
         turn_log = _open_turn_log(settings)
         stack.callback(turn_log.close)
         parts = Parts(
@@ -129,14 +149,68 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
             retriever=retriever,
             store=store,
             template=template,
-            assembler=Assembler(template, settings.prompt),
+            joints=joints,
+            ledger=ledger,
+            guesses=_make_guesses(settings),
+            prewarm_rate=RateLimit(settings.prewarm.calls_per_minute),
+            order=_make_order(settings),
+            assembler=Assembler(template, joints, settings),
             reply_parsers=reply_parsers,
             engine=engine,
             metrics=Metrics(),
             turn_log=turn_log,
         )
+        stack.push_async_callback(parts.guesses.close)
         _observe(parts)
         yield parts
+
+
+def parts_with(parts: Parts, settings: Settings) -> Parts:
+    """The same engine, documents and records with the context of other settings, whose ledgers begin empty."""
+    store = MemoryStore(settings.context.ledger_mib * _MIB)
+    return replace(
+        parts,
+        settings=settings,
+        ledger=Ledger(store, _fingerprint(settings, parts.template)),
+        guesses=_make_guesses(settings),
+        order=_make_order(settings),
+        assembler=Assembler(parts.template, parts.joints, settings),
+    )
+
+
+def _make_guesses(settings: Settings) -> Guesses:
+    return Guesses(settings.prewarm.max_per_key, settings.prewarm.guess_ttl_s)
+
+
+def _make_order(settings: Settings) -> SharedOrder:
+    return SharedOrder(settings.context.order_window, settings.context.order_margin)
+
+
+async def _open_ledger(settings: Settings, template: ChatTemplate, stack: AsyncExitStack) -> Ledger:
+    """Raises `ConfigError` for a shared ledger's URL that cannot be used."""
+    context = settings.context
+    fingerprint = _fingerprint(settings, template)
+    memory = MemoryStore(context.ledger_mib * _MIB)
+    if context.ledger_snapshot:
+        path = settings.data_path / "ledger.snapshot"
+        await asyncio.to_thread(memory.load, path, fingerprint)
+        stack.callback(memory.save, path, fingerprint)
+    store: LedgerStore = memory
+    if url := context.ledger_url.get_secret_value():
+        namespace = f"firstword:{fingerprint.hex()}"
+        store = RedisStore(url, context.ledger_timeout_ms, context.ledger_ttl_s, namespace, memory)
+    ledger = Ledger(store, fingerprint)
+    stack.push_async_callback(ledger.close)
+    return ledger
+
+
+def _fingerprint(settings: Settings, template: ChatTemplate) -> bytes:
+    """Of all that decides which token ids stand for a message."""
+    digest = blake2b(digest_size=16)
+    digest.update(str(template.tokenizer.backend_tokenizer.to_str()).encode())
+    digest.update(str(template.tokenizer.chat_template).encode())
+    digest.update(settings.prompt.model_dump_json().encode())
+    return digest.digest()
 
 
 def make_data_dir(settings: Settings) -> None:
@@ -303,4 +377,10 @@ def _observe(parts: Parts) -> None:
     )
     observe("firstword_engine_ready", "1 while the engine answers", lambda: engine.status.phase == "ready")
     count("firstword_engine_restarts", "Starts after a crash", lambda: engine.restarts)
+    store = parts.ledger.store
+    observe("firstword_ledger_entries", "Messages that the ledgers in memory hold", lambda: store.n_entries)
+    observe("firstword_ledger_bytes", "Memory that they take", lambda: store.n_bytes)
+    count("firstword_ledger_evictions", "Messages forgotten to make room", lambda: store.evictions)
+    observe("firstword_ledger_up", "1 while the shared ledger answers, or there is none", lambda: store.up)
+    count("firstword_ledger_errors", "Requests to the shared ledger that failed", lambda: store.errors)
     count("firstword_turn_log_dropped", "Turns missing from the turn log", lambda: parts.turn_log.dropped)

@@ -193,12 +193,14 @@ class PromptSettings(Section):
     """Opens every prompt, unless the request brings a system message of its own."""
     passages_header: str = "Passages:"
     """Stands ahead of the passages in the user's turn."""
+    pointer: str = "See also {numbers} above."
+    """Names the passages that are wanted again and stand in the prompt already; empty: they are not named."""
     question_header: str = "Question: "
     """Stands ahead of the question, after the passages."""
     question_footer: str = ""
     """Follows the question when there are passages."""
     max_history_tokens: int = Field(1_024, ge=0)
-    """Older turns are dropped from the prompt beyond this many tokens."""
+    """Of turns that the ledger does not know, older ones are dropped beyond this many tokens."""
 
 
 class ContextSettings(Section):

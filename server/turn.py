@@ -9,11 +9,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from retrieval.errors import RetrievalError
 from retrieval.types import Passage
-from server.context.assemble import Prompt
-from server.context.ledger import Conversation, recall
-from server.context.template import Message
+from server.ahead import prefill_history
+from server.context.conversation import read_conversation
+from server.context.guess import Guess
+from server.context.ledger import Recalled
+from server.context.prompt import Citation, Prompt
 from server.engine.protocol import (
     Delta,
     EngineDead,
@@ -24,9 +25,8 @@ from server.engine.protocol import (
     RequestAborted,
     RequestFailed,
     RequestRefused,
-    Sampling,
 )
-from server.engine.reply import ReplyReader, ToolUse
+from server.engine.reply import ReplyReader
 from server.errors import (
     Busy,
     ContextTooLong,
@@ -36,27 +36,13 @@ from server.errors import (
     InvalidParameter,
     ShuttingDown,
 )
-from server.guard.admission import Permit, Tier, engine_priority
+from server.grounding import RETRY_AFTER_DEATH_S, assemble, look_over, search
+from server.guard.admission import Permit, engine_priority
 from server.parts import Parts
+from server.replies import Reply
 from server.telemetry.timing import TurnClock
 from server.telemetry.turnlog import Outcome, TurnRecord
-
-_RETRY_AFTER_DEATH_S = 5.0
-_SMALL_PROMPT_CHARACTERS = 4_000
-"""Tokenised in less than a millisecond: a thread would take longer to be woken."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRequest:
-    """A validated request, whatever endpoint it came in by."""
-
-    messages: Sequence[Message]
-    sampling: Sampling
-    retrieve: bool
-    top_k: int
-    stream: bool
-    tier: Tier = "default"
-    tool_use: ToolUse | None = None
+from server.turn_request import TurnRequest
 
 
 @dataclass(slots=True)
@@ -69,8 +55,11 @@ class Turn:
     turn_id: str = field(default_factory=lambda: f"turn_{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
     number: int = 0
-    passages: Sequence[Passage] = ()
-    prompt_tokens: int = 0
+    guess: Guess | None = None
+    """What was prefilled while the question was typed."""
+    recalled: Recalled | None = None
+    prompt: Prompt | None = None
+    replies: dict[int, Reply] = field(default_factory=dict)
     cached_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int | None = None
@@ -78,6 +67,14 @@ class Turn:
     """Of the answer that ended last."""
     outcome: Outcome = "failed"
     error_code: str | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt.token_ids) if self.prompt else 0
+
+    @property
+    def citations(self) -> Sequence[Citation]:
+        return self.prompt.citations if self.prompt else ()
 
 
 async def run_turn(turn: Turn, parts: Parts) -> AsyncGenerator[Delta, None]:
@@ -90,11 +87,11 @@ async def run_turn(turn: Turn, parts: Parts) -> AsyncGenerator[Delta, None]:
     try:
         async with parts.admission.permit(turn.tenant, turn.request.tier) as permit:  # 2. admit
             clock.end("admit")
-            conversation = recall(turn.request.messages)  # 3. recall
-            turn.number = conversation.turn
+            recalled = await _recall(turn, parts)  # 3. recall
             clock.end("recall")
-            passages = await _retrieve(turn, conversation, parts)  # 4. retrieve
-            prompt = await _assemble(turn, conversation, passages, parts)  # 5. assemble
+            passages = await _retrieve(turn, recalled, parts)  # 4. retrieve
+            prompt = await _assemble(turn, recalled, passages, parts)  # 5. assemble
+            clock.end("assemble")
             async with aclosing(_generate(turn, prompt, permit, parts)) as deltas:  # 6. generate
                 async for delta in deltas:
                     yield delta  # 7. emit
@@ -110,45 +107,36 @@ async def run_turn(turn: Turn, parts: Parts) -> AsyncGenerator[Delta, None]:
         _record(turn, parts)  # 8. record
 
 
-async def _retrieve(turn: Turn, conversation: Conversation, parts: Parts) -> Sequence[Passage]:
+async def _recall(turn: Turn, parts: Parts) -> Recalled:
+    request = turn.request
+    conversation = read_conversation(request.messages)
+    recalled = await parts.ledger.recall(conversation, turn.tenant, request.scope, request.tools)
+    parts.ledger.count(recalled)
+    turn.guess = parts.guesses.take(turn.tenant, recalled.history_key, conversation.question)
+    turn.recalled = recalled
+    turn.number = conversation.turn
+    return recalled
+
+
+async def _retrieve(turn: Turn, recalled: Recalled, parts: Parts) -> Sequence[Passage]:
+    """Meanwhile the engine computes what it has lost of the history."""
     if not turn.request.retrieve:
         return ()
+    searching = asyncio.create_task(search(turn.request, recalled, parts))
+    prefilling = asyncio.create_task(prefill_history(turn.request, recalled, turn.guess, turn.tenant, parts))
     try:
-        passages, timing = await parts.retriever.retrieve(
-            conversation.search_query, turn.request.top_k, parts.settings.retrieval.min_score
-        )
-    except RetrievalError as error:
-        raise Internal(f"the documents cannot be searched: {error}") from error
+        passages, timing = await searching
+    finally:
+        searching.cancel()
+        prefilling.cancel()
     turn.clock.end_retrieval(timing.embed_ms, timing.rerank_ms)
     return passages
 
 
-async def _assemble(
-    turn: Turn, conversation: Conversation, passages: Sequence[Passage], parts: Parts
-) -> Prompt:
-    try:
-        max_model_len = parts.engine.limits.max_model_len
-    except EngineDead as error:
-        raise EngineDied(str(error), retry_after_s=_RETRY_AFTER_DEATH_S) from error
-    request = turn.request
-    tools = request.tool_use.tools if request.tool_use and request.tool_use.choice != "none" else ()
-
-    def assemble() -> Prompt:
-        max_tokens = request.sampling.max_tokens
-        return parts.assembler.assemble(conversation, passages, max_tokens, max_model_len, tools)
-
-    n_characters = sum(
-        len(message.content) + sum(len(call.arguments) for call in message.tool_calls)
-        for message in request.messages
-    )
-    if n_characters + sum(len(passage.text) for passage in passages) > _SMALL_PROMPT_CHARACTERS or tools:
-        prompt = await asyncio.to_thread(assemble)
-    else:
-        prompt = assemble()
-    turn.passages = prompt.passages
-    turn.prompt_tokens = len(prompt.token_ids)
-    turn.clock.end("assemble")
-    return prompt
+async def _assemble(turn: Turn, recalled: Recalled, passages: Sequence[Passage], parts: Parts) -> Prompt:
+    wanted = await look_over(turn.request, recalled, passages, turn.guess, parts)
+    turn.prompt = await assemble(wanted, recalled, turn.tenant, parts)
+    return turn.prompt
 
 
 async def _generate(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) -> AsyncGenerator[Delta, None]:
@@ -160,6 +148,7 @@ async def _generate(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) ->
         if parts.drain.begun:
             raise ShuttingDown("the server is shutting down", retry_after_s=1)
         reader = _open_reader(turn, request, parts)
+        parts.guesses.make_way()
         try:
             with parts.drain.running(turn.turn_id):
                 async with aclosing(parts.engine.generate(request)) as deltas:
@@ -172,6 +161,7 @@ async def _generate(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) ->
                         if told.finish_reason is not None:
                             turn.finish_reason = told.finish_reason
                             turn.reasoning_tokens = None if reader is None else reader.reasoning_tokens
+                        turn.replies.setdefault(delta.index, Reply()).add(delta, told)
                         yield told
             return
         except (EngineDead, RequestFailed) as error:
@@ -192,7 +182,7 @@ def _told(error: Exception, request: GenerateRequest) -> FirstwordError:
     """What the engine's error is to the client."""
     match error:
         case EngineDead():
-            return EngineDied(f"the engine went away: {error}", retry_after_s=_RETRY_AFTER_DEATH_S)
+            return EngineDied(f"the engine went away: {error}", retry_after_s=RETRY_AFTER_DEATH_S)
         case RequestAborted():
             return ShuttingDown("the server is shutting down", retry_after_s=1)
         case RequestRefused():
@@ -241,7 +231,24 @@ async def _engine_answers_again(parts: Parts) -> bool:
         drain.cancel()
 
 
+def _commit(turn: Turn, parts: Parts) -> None:
+    """What the engine has computed and said is what the conversation's next turn goes on from."""
+    recalled, prompt = turn.recalled, turn.prompt
+    if recalled is None or prompt is None or not prompt.entries or not turn.replies:
+        return
+    replies = [
+        (reply.message(), reply.entry(parts.template, parts.joints.end_of_reply, turn.request.sampling.stop))
+        for reply in turn.replies.values()
+    ]
+    parts.ledger.commit(recalled, prompt.entries, replies)
+    if not recalled.conversation.history:
+        keys = [passage.key for passage in prompt.entries[0].passages]
+        parts.order.served(recalled.root, keys)
+
+
 def _record(turn: Turn, parts: Parts) -> None:
+    _commit(turn, parts)
+    usual = turn.prompt.usual if turn.prompt else None
     record = TurnRecord(
         turn_id=turn.turn_id,
         tenant=turn.tenant,
@@ -257,8 +264,12 @@ def _record(turn: Turn, parts: Parts) -> None:
         total_ms=turn.clock.elapsed_ms,
         prompt_tokens=turn.prompt_tokens,
         cached_tokens=turn.cached_tokens,
+        plain_prompt_tokens=usual.prompt_tokens if usual else None,
+        plain_computed_tokens=usual.computed_tokens if usual else None,
+        compaction=turn.prompt.compaction if turn.prompt else None,
+        prewarmed=turn.guess is not None and turn.guess.history is not None,
         completion_tokens=turn.completion_tokens,
-        passages=tuple(passage.chunk_id for passage in turn.passages),
+        passages=tuple(citation.passage.chunk_id for citation in turn.citations),
     )
     parts.metrics.record(record, turn.clock.token_gaps_s)
     parts.turn_log.append(record)

@@ -27,12 +27,13 @@ from server.errors import (
     TooLarge,
 )
 from server.parts import Parts
-from server.turn import Turn, TurnRequest, run_turn
+from server.turn import Turn, run_turn
+from server.turn_request import TurnRequest
 
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _SMALL_BODY_BYTES = 65_536
 """Parsed on the event loop in a few milliseconds at most."""
-_CLIENT_GONE = Response(status_code=499)
+CLIENT_GONE = Response(status_code=499)
 
 
 async def chat_completions(request: Request) -> Response:
@@ -40,12 +41,12 @@ async def chat_completions(request: Request) -> Response:
     try:
         chat, turn = await accept(request, parts)
     except ClientDisconnect:
-        return _CLIENT_GONE
+        return CLIENT_GONE
     if chat.stream:
         return await _stream(request, chat, turn, parts)
     answer = await _unless_gone(request, _collect(chat, turn, parts))
     if answer is None:
-        return _CLIENT_GONE
+        return CLIENT_GONE
     headers = {"server-timing": frames.server_timing(turn)}
     return Response(answer, media_type="application/json", headers=headers)
 
@@ -55,9 +56,22 @@ async def accept(request: Request, parts: Parts) -> tuple[ChatRequest, Turn]:
 
     Whoever cannot be admitted is told before anything is read.
     """
-    settings = parts.settings
     tenant = parts.authenticator.tenant(request.headers.get("authorization"))
     parts.admission.refuse_when_full(tenant)
+    chat = await read_chat_request(request, parts)
+    if chat.service_tier == "priority" and tenant not in parts.settings.auth.priority_tenants:
+        raise Forbidden("this API key may not ask for priority", param="service_tier")
+    turn_request = to_turn_request(chat, parts.deployment)
+    if turn_request.tool_use is not None and parts.reply_parsers is not None:
+        turn_request = await asyncio.to_thread(
+            _constrain, turn_request, turn_request.tool_use, parts.reply_parsers
+        )
+    return chat, Turn(request=turn_request, tenant=tenant, clock=request.scope["state"]["clock"])
+
+
+async def read_chat_request(request: Request, parts: Parts) -> ChatRequest:
+    """Raises the errors of a body that is too slow, too large or not valid, and `NotFound` for another model."""
+    settings = parts.settings
     try:
         async with asyncio.timeout(settings.http.body_timeout_s):
             body = await read_body(request, settings.limits.max_body_bytes)
@@ -71,14 +85,7 @@ async def accept(request: Request, parts: Parts) -> tuple[ChatRequest, Turn]:
         raise NotFound(
             f"there is no model {chat.model[:256]!r}; this server has {parts.model_name!r}", param="model"
         )
-    if chat.service_tier == "priority" and tenant not in settings.auth.priority_tenants:
-        raise Forbidden("this API key may not ask for priority", param="service_tier")
-    turn_request = to_turn_request(chat, parts.deployment)
-    if turn_request.tool_use is not None and parts.reply_parsers is not None:
-        turn_request = await asyncio.to_thread(
-            _constrain, turn_request, turn_request.tool_use, parts.reply_parsers
-        )
-    return chat, Turn(request=turn_request, tenant=tenant, clock=request.scope["state"]["clock"])
+    return chat
 
 
 def _constrain(request: TurnRequest, tool_use: ToolUse, parsers: ReplyParsers) -> TurnRequest:
@@ -135,7 +142,7 @@ async def _stream(request: Request, chat: ChatRequest, turn: Turn, parts: Parts)
         raise
     if gone:
         await abandon(first, body)
-        return _CLIENT_GONE
+        return CLIENT_GONE
     if first.done() and (error := first.exception()) is not None:
         raise error
     stream.headers["server-timing"] = frames.server_timing(turn)

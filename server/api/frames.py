@@ -166,7 +166,7 @@ def completion_id(turn: Turn) -> str:
 
 
 def opening(turn: Turn) -> dict[str, Any]:
-    citations = [citation(index, passage) for index, passage in enumerate(turn.passages, start=1)]
+    citations = [citation(found.number, found.passage) for found in turn.citations]
     return {"turn_id": turn.turn_id, "turn": turn.number, "citations": citations}
 
 
@@ -185,14 +185,20 @@ def citation(index: int, passage: Passage) -> dict[str, Any]:
 
 
 def timing(turn: Turn) -> dict[str, float | int | None]:
-    """Milliseconds. Phases that a turn did not have (no retrieval) are 0; they add up to `ttft`."""
+    """Milliseconds. Phases that a turn did not have (no retrieval) are 0; they add up to `ttft`.
+
+    `plain_…`: what the usual layout would have had the engine do; null where prompts are rebuilt on each turn.
+    """
     ended_ms = turn.clock.ended_ms
     ttft_ms = turn.clock.ttft_ms
+    usual = turn.prompt.usual if turn.prompt else None
     return {
         **{phase: round(ended_ms.get(phase, 0.0), 3) for phase in PHASES},
         "ttft": None if ttft_ms is None else round(ttft_ms, 3),
         "prompt_tokens": turn.prompt_tokens,
         "cached_tokens": turn.cached_tokens,
+        "plain_prompt_tokens": usual.prompt_tokens if usual else None,
+        "plain_computed_tokens": usual.computed_tokens if usual else None,
     }
 
 

@@ -27,7 +27,7 @@ from server.guard.admission import Tier
 from server.parts import Deployment
 from server.settings import LimitSettings, Settings
 from server.strict_json import json_depth, json_type, parse_json
-from server.turn import TurnRequest
+from server.turn_request import TurnRequest
 
 DEFAULT_STORE = "default"
 _CHAT_FIELDS = frozenset(ChatRequest.__struct_fields__)
@@ -66,12 +66,14 @@ def to_turn_request(request: ChatRequest, deployment: Deployment) -> TurnRequest
                 f"there is no vector store {store[:_LONGEST_NAME_SHOWN]!r}; this server has {DEFAULT_STORE!r}",
                 param="retrieval.vector_store_ids",
             )
+    retrieve = options.enabled and options.vector_store_ids != []
     return TurnRequest(
         messages=[_message(message) for message in request.messages],
         sampling=_sampling(request, deployment),
-        retrieve=options.enabled and options.vector_store_ids != [],
+        retrieve=retrieve,
         top_k=_first(options.top_k, settings.retrieval.top_k),
         stream=bool(request.stream),
+        scope=DEFAULT_STORE if retrieve else "",
         tier=_tier(request),
         tool_use=_tool_use(request, deployment),
     )

@@ -36,11 +36,13 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One message. Of a dropped one nothing stands in the prompt."""
 
     content: bytes
-    """The question, the reply's own tokens, a tool's answer; see `pack`."""
+    """The question with what stands around it, the reply's own tokens, a tool's answer; see `pack`."""
     passages: tuple[Injected, ...] = ()
     """Those that were new to the prompt with this message, in the prompt's order."""
     pointed: tuple[int, ...] = ()
     """Numbers of those that were in the prompt already and are wanted again."""
+    numbered_to: int = 0
+    """The highest number that a passage has had up to here, also of those that are gone."""
     retrieved: tuple[Retrieved, ...] = ()
     """What the search returned, best first: what the usual layout would have held."""
     opening: bytes = b""

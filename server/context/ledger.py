@@ -1,71 +1,152 @@
-"""What a conversation holds, read from the messages that the client sent back.
+"""The ledger of each conversation, found by what the client sends back.
 
-The prompt is rebuilt from them on every turn: passages of earlier turns are not in it.
+Clients are stateless: every message has a key that chains the keys of all before it, so that the same history
+under the same tenant and retrieval scope finds the same entries, and one that was edited, branched or regenerated
+shares those up to the first message that differs. What is not found is rebuilt from the messages themselves.
 """
 
 from __future__ import annotations
 
+import asyncio
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
 
+import msgspec
+
+from server.context.conversation import Conversation
+from server.context.entry import Entry, decode_entry, encode_entry
+from server.context.ledger_store import LedgerStore
 from server.context.template import Message
-from server.errors import InvalidParameter
 
-_LONGEST_QUERY_CHARACTERS = 4_000
-"""More than embedders read, which take in some hundred tokens; what was said last counts."""
+_KEY_BYTES = 16
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
-    system: str | None
-    """The client's own system message, if it sent one."""
-    history: tuple[Message, ...]
-    """User and assistant messages before the question, oldest first."""
-    question: str
-    tail: tuple[Message, ...] = ()
-    """What came of the question so far: the assistant's tool calls and the tools' answers."""
+class Recalled:
+    """A conversation with what the ledger knows of it."""
+
+    conversation: Conversation
+    root: bytes
+    """Of all conversations that may share their beginning: tenant, scope, system message, tools, layout."""
+    keys: tuple[bytes, ...]
+    """One for each of `conversation.messages`."""
+    entries: tuple[Entry, ...]
+    """Of the leading messages that are known; the last of them may be the question, asked before."""
 
     @property
-    def turn(self) -> int:
-        """Which turn this is, counted from 1."""
-        return 1 + sum(message.role == "user" for message in self.history)
+    def history_key(self) -> bytes:
+        """Of all ahead of the question."""
+        return self.keys[self.conversation.asked_at - 1] if self.conversation.history else self.root
 
     @property
-    def search_query(self) -> str:
-        """The previous user message and this one: follow-up questions rarely name their subject.
+    def knows_history(self) -> bool:
+        return len(self.entries) >= len(self.conversation.history)
 
-        Raises recall@5 on MTRAG's last turns from 0.79 to 0.84 against the question alone.
+
+class Ledger:
+    def __init__(self, store: LedgerStore, fingerprint: bytes) -> None:
+        """`fingerprint`: of tokenizer, template and layout; entries of another are never found."""
+        self.store = store
+        self._fingerprint = fingerprint
+        self._writing: dict[bytes, asyncio.Task[None]] = {}
+        self.recalled = {"whole": 0, "part": 0, "none": 0, "first": 0}
+        """Turns by how much of their history was known."""
+
+    async def recall(
+        self, conversation: Conversation, tenant: str, scope: str, tools: Sequence[dict[str, Any]] = ()
+    ) -> Recalled:
+        located = self.locate(conversation, tenant, scope, tools)
+        if (writing := self._writing.get(located.root)) is not None:
+            # The turn before may just have ended.
+            await asyncio.shield(writing)
+        values = await self.store.get(located.keys)
+        return replace(located, entries=tuple(decode_entry(value) for value in values))
+
+    def locate(
+        self, conversation: Conversation, tenant: str, scope: str, tools: Sequence[dict[str, Any]] = ()
+    ) -> Recalled:
+        """Where the ledger would keep it, nothing looked up."""
+        root = self._root(tenant, scope, conversation.system, tools)
+        return Recalled(conversation, root, chain(root, conversation.messages), ())
+
+    def count(self, recalled: Recalled) -> None:
+        """A turn goes on with what was recalled."""
+        known = min(len(recalled.entries), len(recalled.conversation.history))
+        whole = known == len(recalled.conversation.history)
+        outcome = ("first" if not known else "whole") if whole else "part" if known else "none"
+        self.recalled[outcome] += 1
+
+    def commit(
+        self, recalled: Recalled, entries: Sequence[Entry], replies: Sequence[tuple[Message, Entry]]
+    ) -> None:
+        """Keep the prompt's entries and what was replied to it, one or several side by side. Does not block.
+
+        `entries` has one for each of the conversation's messages.
         """
-        previous = [message.content for message in self.history if message.role == "user"][-1:]
-        return "\n".join([*previous, self.question])[-_LONGEST_QUERY_CHARACTERS:]
+        values: dict[bytes, bytes] = {}
+        known = recalled.entries
+        for position, (key, entry) in enumerate(zip(recalled.keys, entries, strict=True)):
+            if position >= len(known) or known[position] != entry:
+                values[key] = encode_entry(entry)
+        for reply, entry in replies:
+            (key,) = chain(recalled.keys[-1], [reply])
+            values[key] = encode_entry(entry)
+        after = [key for key in recalled.keys if key not in values]
+        before = self._writing.get(recalled.root)
+        task = asyncio.create_task(self._put(values, after, before), name="ledger-commit")
+        self._writing[recalled.root] = task
+        task.add_done_callback(lambda done: self._written(recalled.root, done))
+
+    async def _put(
+        self, values: dict[bytes, bytes], after: list[bytes], before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await before
+        await self.store.put(values, after)
+
+    def _written(self, root: bytes, task: asyncio.Task[None]) -> None:
+        if self._writing.get(root) is task:
+            del self._writing[root]
+
+    async def close(self) -> None:
+        """What was committed is kept as the store keeps it."""
+        await asyncio.gather(*self._writing.values(), return_exceptions=True)
+        await self.store.close()
+
+    def _root(self, tenant: str, scope: str, system: str | None, tools: Sequence[dict[str, Any]]) -> bytes:
+        told = _encode([tenant, scope, system, list(tools)])
+        return blake2b(self._fingerprint + told, digest_size=_KEY_BYTES).digest()
 
 
-def recall(messages: Sequence[Message]) -> Conversation:
-    """Raises `InvalidParameter` unless the last message is the user's and not blank, or a tool's."""
-    last = len(messages) - 1
-    if messages[last].role not in ("user", "tool"):
-        raise InvalidParameter(
-            f"the last message must have the role 'user' or 'tool', not {messages[last].role!r}",
-            param=f"messages[{last}].role",
-        )
-    asked = next((at for at in range(last, -1, -1) if messages[at].role == "user"), None)
-    if asked is None:
-        raise InvalidParameter("there is no message with the role 'user'", param="messages")
-    if not messages[asked].content.strip():
-        raise InvalidParameter("the user's last message is blank", param=f"messages[{asked}].content")
-    system = [message.content for message in messages if message.role == "system"]
-    return Conversation(
-        system="\n\n".join(system) or None,
-        history=_said(messages[:asked]),
-        question=messages[asked].content,
-        tail=_said(messages[asked + 1 :]),
-    )
+def chain(parent: bytes, messages: Sequence[Message]) -> tuple[bytes, ...]:
+    """One key for each message, made of it and all before it."""
+    keys = []
+    for message in messages:
+        parent = blake2b(parent + _encode(_normal(message)), digest_size=_KEY_BYTES).digest()
+        keys.append(parent)
+    return tuple(keys)
 
 
-def _said(messages: Sequence[Message]) -> tuple[Message, ...]:
-    return tuple(
-        message
-        for message in messages
-        if message.role != "system"
-        and (message.content.strip() or message.tool_calls or message.tool_call_id)
-    )
+def _normal(message: Message) -> list[Any]:
+    """What stays the same when clients trim, re-encode or re-serialise what they were sent."""
+    calls = [[call.name, _normal_arguments(call.arguments)] for call in message.tool_calls]
+    return [message.role, _normal_text(message.content), calls]
+
+
+def _normal_text(text: str) -> str:
+    text = text.strip()
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _normal_arguments(arguments: str) -> Any:
+    """SDKs parse a call's arguments and print them anew."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(arguments), order="deterministic")
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError):
+        return arguments

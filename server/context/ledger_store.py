@@ -12,6 +12,27 @@ class LedgerStore(Protocol):
     in its figures.
     """
 
+    @property
+    def n_entries(self) -> int:
+        """In this process's memory, as are the next two."""
+        ...
+
+    @property
+    def n_bytes(self) -> int: ...
+
+    @property
+    def evictions(self) -> int: ...
+
+    @property
+    def up(self) -> bool:
+        """False while a store elsewhere does not answer."""
+        ...
+
+    @property
+    def errors(self) -> int:
+        """Requests to it that failed."""
+        ...
+
     async def get(self, keys: Sequence[bytes]) -> list[bytes]:
         """The values of the leading keys that are known: the list ends before the first key that is not.
 
@@ -20,8 +41,12 @@ class LedgerStore(Protocol):
         """
         ...
 
-    async def put(self, values: Mapping[bytes, bytes]) -> None:
-        """Insert or replace, first message first; they count as used just now, as with `get`."""
+    async def put(self, values: Mapping[bytes, bytes], after: Sequence[bytes] = ()) -> None:
+        """Insert or replace, first message first.
+
+        They count as used just now, as with `get`, and so do the keys of the messages before them, `after`: without
+        them those would be forgotten first, and what follows could not be found.
+        """
         ...
 
     async def close(self) -> None: ...

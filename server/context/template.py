@@ -34,7 +34,8 @@ Piece = tuple[int, ...] | int
 # Private-use characters: no tokenizer or template gives them a meaning.
 _MARK_BEGINS = "\ue000"
 _MARK = _MARK_BEGINS + "{}\ue001"
-_MARKED = re.compile("\ue000(\\d+)\ue001")
+MARKED = re.compile("\ue000(\\d+)\ue001")
+"""Stands in an outline for the content of the message at that position."""
 
 _TOOLS_PROMPT = """\
 You may call functions to help with the user's request. They are described between the tags:
@@ -67,12 +68,13 @@ class Message(msgspec.Struct, frozen=True):
 class ChatTemplate:
     """The tokenizer and template of the model at `model`, a local path or a Hugging Face name.
 
-    Raises `ModelMissing` when there is none, or when it carries no chat template. Thread-safe.
+    A `tokenizer` already loaded is used in place of the model's. Raises `ModelMissing` when there is none, or when
+    it carries no chat template. Thread-safe.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, tokenizer: Any = None) -> None:
         try:
-            self.tokenizer = _load_tokenizer(model)
+            self.tokenizer = _load_tokenizer(model) if tokenizer is None else tokenizer
         except (OSError, ValueError) as error:
             raise ModelMissing(
                 f"no tokenizer for the model {model!r}: {str(error).splitlines()[0]}",
@@ -97,7 +99,7 @@ class ChatTemplate:
         self._encode_short = lru_cache(maxsize=_SHORT_TEXTS_KEPT)(self._encode_uncached)
         added = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
         self._added_token = re.compile("|".join(re.escape(token) for token in added) or "(?!)")
-        self._has_place_for_tools = "tools" in str(self.tokenizer.chat_template)
+        self.has_place_for_tools = "tools" in str(self.tokenizer.chat_template)
         self._longest_token_characters = max(map(len, self._control.get_vocab()))
         self.vocabulary_size: int = self._control.get_vocab_size(with_added_tokens=True)
 
@@ -108,8 +110,7 @@ class ChatTemplate:
         (some demand that roles alternate).
         """
         if tools or any(message.tool_calls or message.tool_call_id for message in messages):
-            marked = [self._marked(message, position) for position, message in enumerate(messages)]
-            layout = self._layout(marked, self._spelt_out(list(tools)))
+            layout = self._layout(self.outline(messages, tools))
         else:
             layout = self._layout_of_roles(tuple(message.role for message in messages), date.today())
         token_ids: list[int] = []
@@ -120,12 +121,27 @@ class ChatTemplate:
     def _layout_of_roles_uncached(self, roles: tuple[Role, ...], _today: date) -> tuple[Piece, ...]:
         """With marks for contents a template sees roles alone; some also write the date."""
         return self._layout(
-            [{"role": role, "content": _MARK.format(position)} for position, role in enumerate(roles)], []
+            self.apply([{"role": role, "content": mark(position)} for position, role in enumerate(roles)], [])
         )
 
-    def _layout(self, marked: list[dict[str, Any]], tools: list[Any]) -> tuple[Piece, ...]:
+    def _layout(self, outline: str) -> tuple[Piece, ...]:
         """The template's own tokens, and between them the positions of the messages whose content goes there."""
-        if tools and not self._has_place_for_tools:
+        return tuple(
+            int(piece) if position % 2 else self.encode_control(piece)
+            for position, piece in enumerate(MARKED.split(outline))
+        )
+
+    def outline(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
+        """The template's text for these messages, with marks in place of their contents.
+
+        Raises `InvalidParameter` when the template refuses them.
+        """
+        marked = [self._marked(message, position) for position, message in enumerate(messages)]
+        return self.apply(marked, self._spelt_out(list(tools)))
+
+    def apply(self, marked: list[dict[str, Any]], tools: list[Any]) -> str:
+        """The template's text for messages as it expects them. Raises `InvalidParameter`."""
+        if tools and not self.has_place_for_tools:
             marked = _with_tools_prompt(marked, tools)
         try:
             text: str = self.tokenizer.apply_chat_template(
@@ -135,14 +151,11 @@ class ChatTemplate:
             raise InvalidParameter(
                 f"the model's chat template refuses these messages: {error}", param="messages"
             ) from error
-        return tuple(
-            int(piece) if position % 2 else self._encode_control(piece)
-            for position, piece in enumerate(_MARKED.split(text))
-        )
+        return text
 
     def _marked(self, message: Message, position: int) -> dict[str, Any]:
         """As templates expect it, with a mark in place of the content."""
-        marked: dict[str, Any] = {"role": message.role, "content": _MARK.format(position)}
+        marked: dict[str, Any] = {"role": message.role, "content": mark(position)}
         if message.tool_calls:
             marked["tool_calls"] = [
                 {
@@ -155,8 +168,10 @@ class ChatTemplate:
                 }
                 for call in message.tool_calls
             ]
-            if not self._has_place_for_tools:
-                marked["content"] += _hermes_calls(marked["tool_calls"])
+            if not message.content:
+                marked["content"] = ""  # Many templates part content and calls by a line break.
+            if not self.has_place_for_tools:
+                marked["content"] = (marked["content"] + _hermes_calls(marked["tool_calls"])).lstrip("\n")
         if message.tool_call_id:
             marked["tool_call_id"] = self._spelt_out(message.tool_call_id)
         return marked
@@ -172,7 +187,12 @@ class ChatTemplate:
             return {self._spelt_out(key): self._spelt_out(item) for key, item in value.items()}
         return value
 
-    def _encode_control(self, text: str) -> tuple[int, ...]:
+    def tools_prompt(self, tools: Sequence[dict[str, Any]]) -> str:
+        """What tells a model of tools whose template has no place for them."""
+        return _tools_prompt(self._spelt_out(list(tools)))
+
+    def encode_control(self, text: str) -> tuple[int, ...]:
+        """The template's own text: control tokens in it are obeyed."""
         # Other than `encode`, this lets other threads run meanwhile.
         return tuple(self._control.encode_batch([text], add_special_tokens=False)[0].ids)
 
@@ -203,9 +223,17 @@ class ChatTemplate:
         return offsets
 
 
+def mark(position: int) -> str:
+    return _MARK.format(position)
+
+
+def _tools_prompt(tools: list[Any]) -> str:
+    return _TOOLS_PROMPT.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+
+
 def _with_tools_prompt(marked: list[dict[str, Any]], tools: list[Any]) -> list[dict[str, Any]]:
     """The tools described in the system message."""
-    described = _TOOLS_PROMPT.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+    described = _tools_prompt(tools)
     if marked and marked[0]["role"] == "system":
         return [marked[0] | {"content": marked[0]["content"] + "\n\n" + described}, *marked[1:]]
     return [{"role": "system", "content": described}, *marked]

@@ -126,23 +126,27 @@ class EngineLoad:
     """When it last finished a step, `time.monotonic()` seconds."""
 
 
-class PromptTooLong(Exception):
+class EngineError(Exception):
+    """Why a request has no answer."""
+
+
+class PromptTooLong(EngineError):
     """The prompt leaves no room for a single token of answer."""
 
 
-class RequestRefused(Exception):
+class RequestRefused(EngineError):
     """The engine does not take the request as it is, and says why; nothing was computed."""
 
 
-class RequestAborted(Exception):
+class RequestAborted(EngineError):
     """`abort` ended the request from outside."""
 
 
-class RequestFailed(Exception):
+class RequestFailed(EngineError):
     """The engine could not go on with this request; others are not affected."""
 
 
-class EngineDead(Exception):
+class EngineDead(EngineError):
     """The engine cannot answer this request and will not answer others until it is started anew."""
 
 
@@ -189,6 +193,7 @@ __all__ = [
     "Delta",
     "Engine",
     "EngineDead",
+    "EngineError",
     "EngineLimits",
     "EngineLoad",
     "EngineStatus",

@@ -3,7 +3,7 @@
 It measures the gateway alone and lets tests run in milliseconds; it is never the default. As in vLLM: prompts
 are prefilled one after the other, by priority; tokens come at their pace whether or not they are read, and what
 is not read yet is merged. Every token is due at a fixed time after the first, so lateness does not add up.
-A delay before the first token, if one is set, runs for all prompts side by side, after their prefill.
+What was computed of a prompt that is given up stays cached. A delay before the first token, if one is set, runs for all prompts side by side, after their prefill.
 For tests it fails on schedule: `Fault`.
 """
 
@@ -205,11 +205,20 @@ class SimulatedEngine:
         self._free_slots += run.request.sampling.n
         if self._prefilling is run:
             self._prefilling = None
+            self._keep_computed(run)
         else:
             self.cache.release(run.chain)
         self._report_usage()
         if not self._death.is_set():
             self._schedule()
+
+    def _keep_computed(self, run: _Run) -> None:
+        """Whole blocks of a prefill that was broken off, as in vLLM, whose chunks are cached one by one."""
+        seconds = time.monotonic() - run.scheduled_at
+        n_tokens = run.cached_tokens + int(seconds * self._simulated.prefill_tokens_per_s)
+        computed = run.chain[: n_tokens // self.limits.block_size]
+        self.cache.hold(computed)
+        self.cache.release(computed)
 
     def _suffer(self, run: _Run, fault: Fault) -> None:
         if fault.kind == "raise":

@@ -62,6 +62,15 @@ class Admission:
         """Tokens that the engine has been given to prefill and has not finished."""
         return self._prefill.taken
 
+    def leaves_room(self, running_share: float) -> bool:
+        """Whether the engine may be given work that nobody waits for: no turn waits, none is at its prefill."""
+        return (
+            not self._turns.waiting
+            and not self._prefill.taken
+            and not self._prefill.waiting
+            and self.running_turns <= running_share * self._settings.max_running_turns
+        )
+
     def refuse_when_full(self, tenant: str) -> None:
         """Raises `Busy`."""
         if self._turns.is_free():
@@ -90,6 +99,10 @@ class Admission:
         """Told to come back when about half of those who wait now will have been served."""
         wait_s = self._mean_turn_s * self._turns.waiting / (2 * self._settings.max_running_turns)
         return Busy(message, retry_after_s=max(self._settings.retry_after_s, wait_s))
+
+
+PREWARM_PRIORITY = 20
+"""After all turns."""
 
 
 def engine_priority(tier: Tier) -> int:

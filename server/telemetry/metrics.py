@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import get_args
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -11,7 +11,10 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from server.telemetry.timing import PHASES
-from server.telemetry.turnlog import Outcome, TurnRecord
+from server.telemetry.turnlog import Compaction, Outcome, TurnRecord
+
+Prewarmed = Literal["finished", "ready", "superseded", "dropped", "failed", "used"]
+"""`ready`: there was nothing left to compute; `used`: a turn went on from it."""
 
 _LATENCY_BUCKETS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0
@@ -46,6 +49,28 @@ class Metrics:
             ["source"],
             registry=self.registry,
         )
+        self._plain_computed_tokens = Counter(
+            "firstword_plain_computed_tokens",
+            "Prompt tokens that the usual layout, passages in the system message, would have had the engine compute",
+            registry=self.registry,
+        )
+        self._compactions = Counter(
+            "firstword_compactions",
+            "Prompts that shed older parts, by why: full, cold, typing, worth",
+            ["why"],
+            registry=self.registry,
+        )
+        self._prewarms = Counter(
+            "firstword_prewarms",
+            "Calls to prefill ahead of a message, by what became of them",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._prewarmed_tokens = Counter(
+            "firstword_prewarmed_tokens",
+            "Prompt tokens computed ahead of a message",
+            registry=self.registry,
+        )
         self._generated_tokens = Counter(
             "firstword_generated_tokens", "Tokens of answers", registry=self.registry
         )
@@ -60,6 +85,10 @@ class Metrics:
         )
 
         # `labels` takes a lock and a lookup each time: those that every turn needs are looked up once.
+        for why in get_args(Compaction):
+            self._compactions.labels(why)
+        for prewarmed in get_args(Prewarmed):
+            self._prewarms.labels(prewarmed)
         self._turns_that = {outcome: self._turns.labels(outcome) for outcome in get_args(Outcome)}
         self._phase_of = {phase: self._phase.labels(phase) for phase in PHASES}
         self._cached_tokens = self._prompt_tokens.labels("cached")
@@ -76,6 +105,12 @@ class Metrics:
     def count_error(self, code: str) -> None:
         self._error_responses.labels(code).inc()
 
+    def count_prewarm(self, outcome: Prewarmed) -> None:
+        self._prewarms.labels(outcome).inc()
+
+    def count_prewarm_tokens(self, tokens: int) -> None:
+        self._prewarmed_tokens.inc(tokens)
+
     def record(self, turn: TurnRecord, token_gaps_s: list[float]) -> None:
         self._turns_that[turn.outcome].inc()
         for phase, milliseconds in turn.phases_ms.items():
@@ -85,6 +120,11 @@ class Metrics:
         if "prefill" in turn.phases_ms:
             self._cached_tokens.inc(turn.cached_tokens)
             self._computed_tokens.inc(turn.prompt_tokens - turn.cached_tokens)
+            self._plain_computed_tokens.inc(turn.plain_computed_tokens or 0)
+            if turn.compaction is not None:
+                self._compactions.labels(turn.compaction).inc()
+            if turn.prewarmed:
+                self._prewarms.labels("used").inc()
         self._generated_tokens.inc(turn.completion_tokens)
         for gap_s in token_gaps_s:
             self._inter_token.observe(gap_s)

@@ -19,6 +19,8 @@ from server.telemetry.timing import Phase
 log = logging.getLogger(__name__)
 
 Outcome = Literal["finished", "disconnected", "failed", "refused"]
+Compaction = Literal["full", "cold", "typing", "worth"]
+"""The prompt did not fit any more; its beginning was not in the cache anyway; the user was still typing; it pays off."""
 
 _QUEUE_LENGTH = 10_000
 _LOOK_EVERY_S = 0.25
@@ -40,6 +42,13 @@ class TurnRecord(msgspec.Struct, frozen=True, kw_only=True):
     total_ms: float
     prompt_tokens: int
     cached_tokens: int
+    plain_prompt_tokens: int | None = None
+    plain_computed_tokens: int | None = None
+    """What the usual layout would have had the engine compute; None where prompts are rebuilt on each turn."""
+    compaction: Compaction | None = None
+    """Why older parts left the prompt, if they did."""
+    prewarmed: bool = False
+    """Something was prefilled while the question was typed."""
     completion_tokens: int
     passages: tuple[str, ...]
 

@@ -3,11 +3,12 @@
 const STORED = "firstword.key";
 
 export class ApiError extends Error {
-  constructor(message, { status = 0, code = null, retryAfterS = null } = {}) {
+  constructor(message, { status = 0, code = null, param = null, retryAfterS = null } = {}) {
     super(message);
     this.name = "ApiError";
     this.status = status; // 0: no answer at all
     this.code = code;
+    this.param = param; // the field at fault
     this.retryAfterS = retryAfterS;
   }
 
@@ -22,6 +23,7 @@ export class ApiError extends Error {
     return new ApiError(error.message || `The server answered ${response.status} ${response.statusText}`.trim() + ".", {
       status: response.status,
       code: error.code ?? null,
+      param: error.param ?? null,
       retryAfterS: Number.isFinite(seconds) && seconds > 0 ? seconds : null,
     });
   }
@@ -41,8 +43,11 @@ export class Api {
     }
   }
 
-  /** Resolves to the response and when it was asked for (performance.now()); throws ApiError, or AbortError when aborted. */
-  async send(path, init = {}) {
+  /**
+   * Resolves to the response and when it was asked for (performance.now()); throws ApiError, or AbortError when aborted.
+   * `quiet`: a refused key is an error like any other, and the user is not asked for one.
+   */
+  async send(path, { quiet = false, ...init } = {}) {
     for (;;) {
       const key = this.#key;
       const headers = { ...init.headers, ...(key && { authorization: `Bearer ${key}` }) };
@@ -56,7 +61,7 @@ export class Api {
       }
       if (response.ok) return { response, sentAt };
       const error = await ApiError.of(response);
-      if (response.status !== 401 || !(await this.#renewKey(key, error))) throw error;
+      if (response.status !== 401 || quiet || !(await this.#renewKey(key, error))) throw error;
       init.signal?.throwIfAborted();
     }
   }
@@ -66,9 +71,9 @@ export class Api {
     return response.json();
   }
 
-  postJson(path, body, signal) {
+  postJson(path, body, init) {
     const headers = { "content-type": "application/json" };
-    return this.send(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+    return this.send(path, { ...init, method: "POST", headers, body: JSON.stringify(body) });
   }
 
   /** True when there is another key to try than the refused one. */

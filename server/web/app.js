@@ -1,7 +1,7 @@
 // The page: an answer at a time, from the composer to the log.
 
 import { Api, ApiError } from "./api.js";
-import { streamChat, CutShort } from "./chat.js";
+import { prewarm, streamChat, CutShort } from "./chat.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { KeyDialog } from "./key.js";
@@ -9,6 +9,7 @@ import { Readiness } from "./readiness.js";
 import { PassageDialog } from "./sources.js";
 import { bindToggle } from "./theme.js";
 import { TurnView } from "./turn.js";
+import { TypeAhead } from "./typeahead.js";
 
 const NEAR_END_PX = 80; // a reader this close to the end of the log is following it
 const SAID_FOR_MS = 8000;
@@ -22,8 +23,9 @@ const latest = byId("latest");
 const api = new Api(new KeyDialog().ask);
 const passages = new PassageDialog(api);
 const conversation = new Conversation();
-const composer = new Composer({ onSend: ask, onStop: stop });
+const composer = new Composer({ onSend: ask, onStop: stop, onType: (draft) => typeAhead.typed(draft) });
 const readiness = new Readiness(showReadiness);
+const typeAhead = new TypeAhead({ send: sendAhead, mayGo: () => composer.canSend, onAhead: (ahead) => composer.ahead(ahead) });
 
 let model = null;
 let running = null; // AbortController of the answer that runs
@@ -34,7 +36,13 @@ function ask(question) {
   latestView?.settled();
   empty.hidden = true;
   const turn = conversation.begin(question);
-  const view = new TurnView(turn, { openSource: passages.open, onDraw: follow, onRetry: () => retry(turn, view), say });
+  const view = new TurnView(turn, {
+    citable: () => conversation.citationsFor(turn),
+    openSource: passages.open,
+    onDraw: follow,
+    onRetry: () => retry(turn, view),
+    say,
+  });
   latestView = view;
   log.append(view.element);
   following = true;
@@ -51,13 +59,13 @@ function retry(turn, view) {
 async function answer(turn, view) {
   const controller = new AbortController();
   running = controller;
+  typeAhead.cancel();
   composer.running(true);
   view.waiting();
   follow();
   say("Answering…");
   try {
-    model ??= (await api.json("/v1/models", { signal: controller.signal })).data[0].id;
-    const request = { model, messages: conversation.messagesFor(turn.question) };
+    const request = { model: await modelName({ signal: controller.signal }), messages: conversation.messagesFor(turn.question) };
     for await (const event of streamChat(api, request, controller.signal)) take(event, turn, view);
     turn.state = "complete";
   } catch (error) {
@@ -71,9 +79,25 @@ async function answer(turn, view) {
   if (running === controller) {
     running = null;
     composer.running(false);
+    typeAhead.resume(composer.draft);
   }
   view.ended({ retryable: turn.state !== "complete" });
   if (view === latestView) say(spokenEnd(turn, view)); // else a new chat has begun
+}
+
+async function modelName(init) {
+  model ??= (await api.json("/v1/models", init)).data[0].id;
+  return model;
+}
+
+/** The request that pressing Enter would send now, to be prefilled. */
+async function sendAhead(text, signal) {
+  try {
+    return await prewarm(api, { model: await modelName({ signal, quiet: true }), messages: conversation.messagesFor(text) }, signal);
+  } catch (error) {
+    if (error.param === "model") model = null; // another one is served by now
+    throw error;
+  }
 }
 
 function take(event, turn, view) {
@@ -101,8 +125,10 @@ function stop() {
 }
 
 function newChat() {
-  stop();
+  stop(); // and when it has: as after any answer
   conversation.clear();
+  typeAhead.cancel();
+  if (!running) typeAhead.resume(composer.draft);
   latestView = null;
   log.replaceChildren();
   empty.hidden = false;
@@ -136,6 +162,7 @@ function showReadiness({ ready, phase, model: loaded }) {
   byId("readiness").title = ready ? `Ready${loaded ? `: ${loaded}` : ""}` : `Starting: ${phase}`;
   composer.ready({ ready, note: `Starting: ${phase}. You can write already; sending opens when the engine is ready.` });
   for (const button of byId("examples").querySelectorAll("button")) button.disabled = !ready;
+  typeAhead.resume(composer.draft);
 }
 
 function follow() {

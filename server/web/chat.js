@@ -1,4 +1,4 @@
-// One streamed chat completion: chunks off the wire → what the page shows.
+// One streamed chat completion: chunks off the wire → what the page shows. And, ahead of it, the same request to be prefilled.
 
 import { ApiError } from "./api.js";
 import { readEvents } from "./stream.js";
@@ -16,9 +16,8 @@ export class CutShort extends Error {
  * {kind: "usage", usage} and, last, {kind: "finish", reason}. `atMs` counts from the moment the request was sent.
  * Throws ApiError, CutShort, or AbortError when `signal` fires.
  */
-export async function* streamChat(api, { model, messages }, signal) {
-  const body = { model, messages, stream: true, stream_options: { include_usage: true } };
-  const { response, sentAt } = await api.postJson("/v1/chat/completions", body, signal);
+export async function* streamChat(api, request, signal) {
+  const { response, sentAt } = await api.postJson("/v1/chat/completions", bodyOf(request), { signal });
   if (!response.headers.get("content-type")?.startsWith("text/event-stream") || !response.body)
     throw new ApiError("The server did not answer with an event stream.", { status: response.status });
 
@@ -44,6 +43,16 @@ export async function* streamChat(api, { model, messages }, signal) {
     throw error;
   }
   throw new CutShort();
+}
+
+/** Resolves to {status: "started" | "dropped", reason}; throws ApiError, and asks nobody for a key. */
+export async function prewarm(api, request, signal) {
+  const { response } = await api.postJson("/v1/chat/prewarm", bodyOf(request), { signal, quiet: true, priority: "low" });
+  return response.json();
+}
+
+function bodyOf({ model, messages }) {
+  return { model, messages, stream: true, stream_options: { include_usage: true } };
 }
 
 function parse(payload) {

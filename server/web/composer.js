@@ -1,4 +1,4 @@
-// Where the question is typed. It knows two things: whether the server is ready, and whether an answer is running.
+// Where the question is typed. It knows whether the server is ready, whether an answer is running, and whether the server has read ahead.
 
 export class Composer {
   #form = document.getElementById("composer");
@@ -6,11 +6,12 @@ export class Composer {
   #send = document.getElementById("send");
   #stop = document.getElementById("stop");
   #hint = document.getElementById("hint");
+  #ahead = document.getElementById("ahead");
   #plainHint = this.#hint.textContent;
   #ready = false;
   #running = false;
 
-  constructor({ onSend, onStop }) {
+  constructor({ onSend, onStop, onType }) {
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       const question = this.draft.trim();
@@ -19,7 +20,11 @@ export class Composer {
       onSend(question);
       this.focus();
     });
-    this.#field.addEventListener("input", () => this.#fit());
+    this.#field.addEventListener("input", (event) => {
+      this.#fit();
+      if (!event.isComposing) onType(this.draft); // what an input method still composes is no word yet
+    });
+    this.#field.addEventListener("compositionend", () => onType(this.draft));
     this.#field.addEventListener("keydown", (event) => {
       // While an input method composes a word, Enter belongs to it (229: Safari says so only here).
       if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
@@ -60,6 +65,10 @@ export class Composer {
     this.#send.hidden = running;
     this.#show();
     if (hadFocus) this.focus(); // the button it was on is gone
+  }
+
+  ahead(ahead) {
+    this.#ahead.dataset.on = String(ahead);
   }
 
   #fit() {

@@ -43,16 +43,28 @@ export class Conversation {
     return turn;
   }
 
-  /** The request's messages: every earlier turn that has an answer, whole or partial, then this question. */
+  /**
+   * The request's messages: every earlier turn that has an answer, whole or partial, then this question.
+   * Answers go back to the character as they came: by them the server knows the conversation, and finds what it has computed of it.
+   */
   messagesFor(question) {
-    const answered = this.#turns.filter((turn) => !turn.open && turn.answer !== "");
     return [
-      ...answered.flatMap((turn) => [
+      ...this.#answered.flatMap((turn) => [
         { role: "user", content: turn.question },
         { role: "assistant", content: turn.answer },
       ]),
       { role: "user", content: question },
     ];
+  }
+
+  /** Passages are numbered through the conversation, and an answer may name an earlier turn's. The turn's own come last: they win. */
+  citationsFor(turn) {
+    const earlier = this.#answered.filter(({ number }) => number < turn.number);
+    return [...earlier, turn].flatMap(({ citations }) => citations);
+  }
+
+  get #answered() {
+    return this.#turns.filter((turn) => !turn.open && turn.answer !== "");
   }
 
   clear() {

@@ -5,7 +5,8 @@
 // listed here, and the server's content security policy runs no script that is not its own.
 //
 // Divergences from GitHub's Markdown: raw HTML is shown as text (but for <br>); an image becomes its alternative text; headings sit two
-// levels deeper, below the page's own; only http, https and mailto links stay links.
+// levels deeper, below the page's own; only http, https and mailto links stay links; "[3]: text" is a line about source 3 and defines a link
+// only with an address that would stay one.
 
 import { Marked } from "./vendor/marked.esm.js";
 import createDOMPurify from "./vendor/purify.es.mjs";
@@ -17,6 +18,8 @@ const TAGS = (
 // What comes next can still change the last block (a list goes on, a line becomes a heading), and blank lines count as blocks.
 const OPEN_BLOCKS = 4;
 
+const NUMBERED_LINE = /^ {0,3}\[\d{1,4}\]:(?!\s*<?(?:https?:\/\/|mailto:))/i;
+
 const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 
 const marked = new Marked({
@@ -27,6 +30,7 @@ const marked = new Marked({
       const lineBreak = /^<br\s*\/?>/i.exec(source);
       return lineBreak ? { type: "br", raw: lineBreak[0] } : undefined;
     },
+    def: (source) => (NUMBERED_LINE.test(source) ? undefined : false),
   },
   renderer: {
     html: ({ text }) => escape(text),

@@ -23,14 +23,14 @@ export function sourceChips(citations, open) {
   return element("ol", { className: "sources", attributes: { "aria-label": "Sources" } }, ...chips);
 }
 
-/** "[2]" in a finished answer becomes a button, where there is a source 2. Code stays as it is. */
+/** "[2]" in a finished answer becomes a button, where there is a source 2; of two, the later one. Links and code stay as they are. */
 export function linkMarkers(answer, citations, open) {
   const byIndex = new Map(citations.map((citation) => [String(citation.index), citation]));
   const walker = document.createTreeWalker(answer, NodeFilter.SHOW_TEXT);
   const texts = [];
-  while (walker.nextNode()) if (!walker.currentNode.parentElement.closest("a, code, pre")) texts.push(walker.currentNode);
+  while (walker.nextNode()) if (!walker.currentNode.parentElement.closest("a[href], code, pre")) texts.push(walker.currentNode);
   for (const text of texts) {
-    const parts = text.data.split(/\[(\d{1,3})\]([.,;:!?)]*)/); // text, number, punctuation, text, …
+    const parts = text.data.split(/\[(\d{1,4})\]([.,;:!?)]*)/); // text, number, punctuation, text, …
     if (parts.length === 1) continue;
     const nodes = [parts[0]];
     for (let at = 1; at < parts.length; at += 3) {

@@ -1,15 +1,17 @@
 // One turn on the page: the question, its sources, the answer as it grows, how it ended, and how long the first word took.
 
+import { cacheLine } from "./cache.js";
 import { element } from "./element.js";
 import { GrowingMarkdown } from "./markdown.js";
 import { linkMarkers, sourceChips } from "./sources.js";
-import { browserLines, cacheLine, ttftFigure, waterfall } from "./waterfall.js";
+import { browserLines, ttftFigure, waterfall } from "./waterfall.js";
 
 const CLOCK_MS = 100; // how often the waiting figure is renewed
 const COPIED_MS = 1600;
 
 export class TurnView {
   #turn;
+  #citable; // () → the citations that its markers may mean
   #openSource;
   #onDraw;
   #onRetry;
@@ -21,8 +23,9 @@ export class TurnView {
   #markdown;
   #clock = 0;
 
-  constructor(turn, { openSource, onDraw, onRetry, say }) {
+  constructor(turn, { citable, openSource, onDraw, onRetry, say }) {
     this.#turn = turn;
+    this.#citable = citable;
     this.#openSource = openSource;
     this.#onDraw = onDraw;
     this.#onRetry = onRetry;
@@ -80,7 +83,7 @@ export class TurnView {
     const turn = this.#turn;
     this.#stopClock();
     this.#markdown.finish();
-    linkMarkers(this.#answer, turn.citations, this.#openSource);
+    linkMarkers(this.#answer, this.#citable(), this.#openSource);
     if (turn.firstTextMs === null && !turn.timing) this.#timing.replaceChildren();
     this.#timing.append(...browserLines(turn).map((line) => element("p", { className: "aside-line" }, line)));
     this.#ending.replaceChildren(...this.#endNote(), this.#actions(retryable));

@@ -75,19 +75,6 @@ export function waterfall(timing, turnNumber) {
   return element("table", { className: "waterfall" }, caption, head, element("tbody", {}, ...rows));
 }
 
-/** "1,240 of 1,310 prompt tokens from cache" */
-export function cacheLine({ prompt_tokens: prompt, cached_tokens: cached }) {
-  if (typeof prompt !== "number" || typeof cached !== "number") return null;
-  const bar = element("span", { className: "cache-fill" });
-  bar.style.width = `${prompt > 0 ? (100 * cached) / prompt : 0}%`;
-  return element(
-    "div",
-    { className: "cache" },
-    element("p", {}, `${count(cached)} of ${count(prompt)} prompt tokens from cache`),
-    element("span", { className: "cache-bar", attributes: { "aria-hidden": "true" } }, bar),
-  );
-}
-
 /** What this browser measured: its own time to first token, and the pace after it. */
 export function browserLines(turn) {
   const lines = [];

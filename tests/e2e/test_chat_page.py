@@ -12,83 +12,49 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+from chat_page import (
+    CHAT,
+    FIRST_WORD_MS,
+    WHOLE,
+    ask,
+    blank_page,
+    body_of,
+    chromium,
+    delta,
+    ended,
+    envelope,
+    frames,
+    open_page,
+    script,
+    sent,
+)
 
 # The first test may wait for the session's engine to start.
 pytestmark = [pytest.mark.browser, pytest.mark.engine, pytest.mark.timeout(600)]
 
-CHROMIUM_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-FIRST_WORD_MS = 60_000  # a real engine on a busy CPU
-ANSWER_MS = 100_000
 MAX_TOKENS = 96  # bounds a small model that does not find an end
 PHASES = ["admit", "recall", "embed", "search", "rerank", "assemble", "engine queue", "prefill", "first byte"]
-CHAT = "**/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
 def browser(base_url: str) -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.fail("no Chromium on this machine; `make browser` installs it")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser: Browser, base_url: str) -> Iterator[Page]:
-    """An open page of a ready server; fails the test if the page logs an error, breaks the security policy or lets one through."""
-    context = browser.new_context(base_url=base_url, viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    open_page(page)
-    yield page
-    context.close()
-    # Chromium itself logs each 4xx and 5xx; the tests that script them look at what the page makes of them.
-    assert [error for error in errors if not error.startswith("Failed to load resource")] == []
-
-
-def open_page(page: Page) -> None:
-    page.goto("/")
-    expect(page.locator("#readiness")).to_have_attribute("data-state", "ready", timeout=FIRST_WORD_MS)
-
-
-def ask(page: Page, question: str) -> Locator:
-    """Types the question and presses Enter; the turn that appears."""
-    turns = page.locator(".turn")
-    before = turns.count()
-    page.get_by_label("Your question").fill(question)
-    page.keyboard.press("Enter")
-    expect(turns).to_have_count(before + 1)
-    return turns.last
-
-
-def ended(turn: Locator, state: str = "complete") -> Locator:
-    expect(turn).to_have_attribute("data-state", re.compile("complete|stopped|cut|failed"), timeout=ANSWER_MS)
-    assert turn.get_attribute("data-state") == state, turn.inner_text()
-    return turn
-
-
-def body_of(request: Request) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(request.post_data or "")
-    return body
+    """An open page of a ready server."""
+    with blank_page(browser, base_url) as page:
+        open_page(page)
+        yield page
 
 
 def bounded(page: Page) -> None:
@@ -105,42 +71,6 @@ def keep_screenshot(page: Page) -> None:
     if path := os.environ.get("FIRSTWORD_SCREENSHOT"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=path)
-
-
-# What the wire says, scripted
-
-
-def frames(*chunks: dict[str, Any] | str) -> str:
-    return "".join(f"data: {chunk if isinstance(chunk, str) else json.dumps(chunk)}\n\n" for chunk in chunks)
-
-
-def delta(content: str = "", finish_reason: str | None = None, **extra: Any) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}], **extra}
-
-
-WHOLE = frames(delta("All is "), delta("well."), delta(finish_reason="stop"), "[DONE]")
-
-
-def script(page: Page, body: str = WHOLE, status: int = 200, **headers: str) -> list[Request]:
-    """Every chat request gets this reply; the list fills with the requests."""
-    requests: list[Request] = []
-    kind = "text/event-stream" if status == 200 else "application/json"
-
-    def reply(route: Route) -> None:
-        requests.append(route.request)
-        route.fulfill(status=status, body=body, content_type=kind, headers=headers)
-
-    page.route(CHAT, reply)
-    return requests
-
-
-def envelope(message: str, code: str | None = None) -> str:
-    return json.dumps({"error": {"message": message, "type": "server_error", "param": None, "code": code}})
-
-
-def sent(request: Request) -> list[dict[str, str]]:
-    messages: list[dict[str, str]] = body_of(request)["messages"]
-    return messages
 
 
 # Against the engine
@@ -571,6 +501,140 @@ def test_phases_are_consecutive_and_a_gap_is_named(page: Page) -> None:
     ]
 
 
+def test_reply_goes_back_to_the_character(page: Page) -> None:
+    """The server knows a conversation by what it said: a reply that is tidied up is another one."""
+    pieces = [
+        "  \n\t Yes,",
+        " \r\n",
+        "**so**\u00a0it\u200b is: ",
+        "cafe\u0301 ",
+        "\u2028[1]\n\n",
+        "<b>&amp; \ufeff👩‍🚀</b>",
+        "  \n\n ",
+    ]
+    requests = script(page, frames(*map(delta, pieces), delta(finish_reason="stop"), "[DONE]"))
+    ended(ask(page, "One"))
+    ended(ask(page, "Two"))
+    ended(ask(page, "Three"))
+    reply = {"role": "assistant", "content": "".join(pieces)}
+    assert sent(requests[2]) == [
+        {"role": "user", "content": "One"},
+        reply,
+        {"role": "user", "content": "Two"},
+        reply,
+        {"role": "user", "content": "Three"},
+    ]
+
+
+def cited(index: int, filename: str) -> dict[str, Any]:
+    return {
+        "index": index,
+        "file_id": filename,
+        "filename": filename,
+        "chunk_id": filename,
+        "score": 0.5,
+        "quote": "q",
+    }
+
+
+def answer_with(page: Page, text: str, *citations: dict[str, Any], state: str = "complete") -> Locator:
+    role = delta(firstword={"turn_id": "t", "turn": 1, "citations": list(citations)})
+    end = [delta(finish_reason="stop"), "[DONE]"] if state == "complete" else []
+    page.unroute(CHAT)
+    script(page, frames(role, delta(text), *end))
+    return ended(ask(page, "Anything"), state)
+
+
+def test_markers_mean_this_turns_sources_then_those_of_earlier_turns(page: Page) -> None:
+    first = answer_with(page, "A [2], b [1], c [9].", cited(1, "one.md"), cited(2, "two.md"))
+    assert [marker.get_attribute("title") for marker in first.locator(".marker").all()] == [
+        "two.md",
+        "one.md",
+    ]
+    expect(first.locator(".answer")).to_contain_text("c [9].")
+
+    # Numbered through the conversation, in the prompt's order.
+    second = answer_with(
+        page, "A [3][1], b [2]; `[1]`\n\n[3]: the third\n", cited(3, "three.md"), cited(1, "one.md")
+    )
+    assert second.locator(".chip-number").all_inner_texts() == ["3", "1"]
+    titles = [marker.get_attribute("title") for marker in second.locator(".marker").all()]
+    assert titles == ["three.md", "one.md", "two.md", "three.md"]
+    expect(second.locator("code")).to_have_text("[1]")
+    expect(second.locator(".answer")).to_contain_text(": the third")
+
+    page.route("**/v1/passages/two.md", lambda route: route.fulfill(status=404, body="{}"))
+    second.get_by_role("button", name="Source 2").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Source 2: two.md")
+    page.keyboard.press("Escape")
+
+    page.get_by_role("button", name="New chat").click()
+    fresh = answer_with(page, "A [1] and [2].", cited(2, "other.md"))
+    assert [marker.get_attribute("title") for marker in fresh.locator(".marker").all()] == ["other.md"]
+
+
+def test_sources_of_a_turn_that_the_server_does_not_hear_again_are_no_earlier_ones(page: Page) -> None:
+    answer_with(page, "", cited(1, "lost.md"), cited(2, "lost.md"), state="cut")  # no word of it goes back
+    turn = answer_with(page, "A [1] and [2].", cited(1, "one.md"))
+    assert [marker.get_attribute("title") for marker in turn.locator(".marker").all()] == ["one.md"]
+
+
+def test_line_about_a_source_defines_no_link_unless_it_has_an_address(page: Page) -> None:
+    turn = answer_with(
+        page,
+        "See [1] and [2].\n\n[1]: one.md\n\n[2]: https://ok.example/two\n",
+        cited(1, "one.md"),
+        cited(2, "two.md"),
+    )
+    assert [marker.get_attribute("title") for marker in turn.locator(".marker").all()] == ["one.md", "one.md"]
+    expect(turn.get_by_role("link", name="2")).to_have_attribute("href", "https://ok.example/two")
+
+
+@pytest.mark.parametrize(
+    ("figures", "says", "share"),
+    [
+        ({}, "", None),
+        ({"prompt_tokens": 9, "cached_tokens": None}, "", None),
+        ({"prompt_tokens": 1_310, "cached_tokens": 1_240}, "1,240 of 1,310 prompt tokens from cache", 94),
+        (
+            {
+                "prompt_tokens": 1_310,
+                "cached_tokens": 0,
+                "plain_prompt_tokens": None,
+                "plain_computed_tokens": None,
+            },
+            "0 of 1,310 prompt tokens from cache",
+            0,
+        ),
+        (
+            {
+                "prompt_tokens": 1_310,
+                "cached_tokens": 1_240,
+                "plain_prompt_tokens": 1_200,
+                "plain_computed_tokens": 1_180,
+            },
+            "1,240 of 1,310 prompt tokens from cache\n70 computed; the usual layout would have computed 1,180",
+            94,
+        ),
+    ],
+)
+def test_cache_line_tells_what_was_computed_and_what_the_usual_layout_would_have(
+    page: Page, figures: dict[str, int | None], says: str, share: int | None
+) -> None:
+    timing = {"prefill": 8.0, "ttft": 8.0} | figures
+    script(page, frames(delta("Yes."), delta(finish_reason="stop", firstword={"timing": timing}), "[DONE]"))
+    cache = ended(ask(page, "Anything")).locator(".cache")
+    if not says:
+        expect(cache).to_have_count(0)
+        return
+    assert [line.inner_text() for line in cache.locator("p").all()] == says.split("\n")
+    bar = cache.get_by_role("img", name=f"{share}% of the prompt from cache")
+    fill, whole = (node.bounding_box() for node in (bar.locator(".cache-fill"), bar))
+    assert fill is not None
+    assert whole is not None
+    assert int(100 * fill["width"] / whole["width"] + 0.5) in (share, share + 1 if share else 0)
+
+
 def test_controls_have_names_and_ids_are_unique(page: Page) -> None:
     citation = {
         "index": 1,
@@ -670,6 +734,8 @@ def test_nothing_overflows_at_360_px_nor_moves_when_motion_is_unwanted(
         "ttft": 13.5,
         "prompt_tokens": 12_310,
         "cached_tokens": 12_240,
+        "plain_prompt_tokens": 12_200,
+        "plain_computed_tokens": 11_800,
     }
     wide = (
         "| a | b | c | d |\n| - | - | - | - |\n"

@@ -1,0 +1,80 @@
+"""Entries as token ids, between the template's joints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from server.context.entry import Entry, pack, unpack
+from server.context.joints import Joints
+from server.context.template import ChatTemplate, Role
+from server.settings import PromptSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    entries: tuple[Entry, ...]
+    """One for each message; the first holds the opening."""
+    token_ids: list[int]
+    opening_tokens: int
+    history_tokens: int
+    """So many stand before anything of the question."""
+    ahead_tokens: int
+    """So many stand before the question's own words: passages too, which can be prefilled before it is asked."""
+
+
+class Drafter:
+    """Equal entries under equal roles give equal token ids, and those of a conversation's beginning come first."""
+
+    def __init__(self, template: ChatTemplate, joints: Joints, settings: PromptSettings) -> None:
+        self._template = template
+        self._joints = joints
+        self._settings = settings
+
+    def draft(
+        self,
+        entries: Sequence[Entry],
+        roles: Sequence[Role],
+        asked_at: int,
+        system: str,
+        tools: Sequence[dict[str, Any]],
+    ) -> Draft | None:
+        """None when the template has no stable rendering of these messages."""
+        there = [position for position, entry in enumerate(entries) if not entry.dropped]
+        frame = self._joints.frame([roles[position] for position in there], system, tools)
+        if frame is None:
+            return None
+        opening = entries[0].opening or pack(frame[0])
+        token_ids = unpack(opening)
+        opening_tokens = history_tokens = ahead_tokens = len(token_ids)
+        numbers: set[int] = set()
+        for joint, position in zip(frame[1:], there, strict=True):
+            entry = entries[position]
+            if position == asked_at:
+                history_tokens = len(token_ids)
+            token_ids += self._passages(entry)
+            if position == asked_at:
+                ahead_tokens = len(token_ids)
+            token_ids += self._pointer([number for number in entry.pointed if number in numbers])
+            token_ids += unpack(entry.content)
+            token_ids += joint
+            numbers.update(passage.number for passage in entry.passages)
+        first = msgspec.structs.replace(entries[0], opening=opening)
+        return Draft((first, *entries[1:]), token_ids, opening_tokens, history_tokens, ahead_tokens)
+
+    def _passages(self, entry: Entry) -> list[int]:
+        if not entry.passages:
+            return []
+        token_ids = self._template.encode(self._settings.passages_header + "\n")
+        for passage in entry.passages:
+            token_ids += unpack(passage.tokens)
+        return token_ids
+
+    def _pointer(self, numbers: Sequence[int]) -> list[int]:
+        if not numbers or not self._settings.pointer:
+            return []
+        named = ", ".join(f"[{number}]" for number in numbers)
+        return self._template.encode(self._settings.pointer.replace("{numbers}", named) + "\n")

@@ -1,0 +1,104 @@
+"""The question as an entry: which passages stand ahead of it, in what order, and which are only pointed to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from retrieval.types import Passage
+from server.context.entry import Entry, Injected, Retrieved, n_tokens, pack
+from server.context.prompt import Citation, passage_line
+from server.context.template import ChatTemplate
+from server.settings import PromptSettings
+
+_IN_VAIN_COST = 0.5
+"""Of a prefilled token that turned out not to be wanted and stays, against one that is computed again."""
+
+Prefilled = Sequence[tuple[Injected, Passage | None]]
+"""Passages that stand ready in the engine's cache, in this order; without the passage only where it is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    entry: Entry
+    citations: tuple[Citation, ...]
+    """Those that the search found, best first; then those that a guess left in the prompt."""
+    injected: tuple[tuple[Injected, Passage], ...]
+
+
+class Questions:
+    def __init__(self, template: ChatTemplate, settings: PromptSettings) -> None:
+        self._template = template
+        self._settings = settings
+
+    def make(
+        self,
+        text: str,
+        wanted: Sequence[Passage],
+        history: Sequence[Entry],
+        prefilled: Prefilled,
+        arranged: Sequence[Passage],
+    ) -> Question:
+        """`wanted` is best first; `arranged` holds the same in the order in which they are to stand."""
+        present = {passage.key: passage for entry in history for passage in entry.passages}
+        new = [passage for passage in wanted if passage.key not in present]
+        last = max((entry.numbered_to for entry in history), default=0)
+        injected = keep_prefilled(prefilled, new, last)
+        ready = {there.key for there, _ in injected}
+        missing = {passage.key for passage in new} - ready
+        for passage in arranged:
+            if passage.key not in missing:
+                continue
+            number = last + len(injected) + 1
+            line = self._template.encode(passage_line(number, passage) + "\n")
+            injected.append((Injected(number, passage.key, passage.chunk_id, pack(line)), passage))
+        here = {there.key: there for there, _ in injected}
+        pointed = tuple(present[passage.key].number for passage in wanted if passage.key in present)
+        entry = Entry(
+            content=pack(self._template.encode(self._worded(text, grounded=bool(injected or pointed)))),
+            passages=tuple(there for there, _ in injected),
+            pointed=pointed,
+            numbered_to=last + len(injected),
+            retrieved=tuple(
+                Retrieved(passage.chunk_id, n_tokens((present | here)[passage.key].tokens))
+                for passage in wanted
+            ),
+        )
+        return Question(entry, cite(wanted, present | here, injected), tuple(injected))
+
+    def _worded(self, text: str, *, grounded: bool) -> str:
+        layout = self._settings
+        return f"\n{layout.question_header}{text}{layout.question_footer}" if grounded else text
+
+
+def keep_prefilled(
+    prefilled: Prefilled, new: Sequence[Passage], last_number: int
+) -> list[tuple[Injected, Passage]]:
+    """The leading part of what is prefilled that is worth keeping: all that is still wanted in it need not be computed."""
+    wanted = {passage.key: passage for passage in new}
+    gain, best_gain, best = 0.0, 0.0, 0
+    for position, (there, passage) in enumerate(prefilled):
+        if there.number != last_number + position + 1:
+            break
+        tokens = n_tokens(there.tokens)
+        if there.key in wanted:
+            gain += tokens
+        elif passage is None:
+            break
+        else:
+            gain -= _IN_VAIN_COST * tokens
+        if gain > best_gain:
+            best_gain, best = gain, position + 1
+    found = [(there, wanted.get(there.key, passage)) for there, passage in prefilled[:best]]
+    return [(there, passage) for there, passage in found if passage is not None]
+
+
+def cite(
+    wanted: Sequence[Passage],
+    there: dict[int, Injected],
+    injected: Sequence[tuple[Injected, Passage]],
+) -> tuple[Citation, ...]:
+    asked = {passage.key for passage in wanted}
+    found = [Citation(there[passage.key].number, passage) for passage in wanted if passage.key in there]
+    left = [Citation(place.number, passage) for place, passage in injected if place.key not in asked]
+    return (*found, *left)

@@ -1,0 +1,166 @@
+"""One conversation held in one mode, in this process: turn by turn through `run_turn`, timed as the API times it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from loadtest.workload.typing import CHARACTERS_PER_WORD, MAX_TYPED_CHARACTERS, partial_texts
+from server.context.template import Message
+from server.engine.protocol import Sampling
+from server.evaluation.data import Conversation, Exchange
+from server.evaluation.figures import Mode, Observation
+from server.evaluation.quality import Citations, citations, containment, token_f1
+from server.evaluation.report import Replies
+from server.parts import Parts
+from server.settings import Settings
+from server.telemetry.timing import TurnClock
+from server.turn import Turn, TurnRequest, run_turn
+
+TYPED_EVERY_S = 0.5
+"""How often a page that types ahead sends what is in its box."""
+
+_LAYOUTS: Mapping[Mode, Mapping[str, str]] = {
+    "system": {"layout": "system", "order": "relevance"},
+    "user": {"layout": "user", "order": "relevance"},
+    "append": {"layout": "append", "order": "relevance"},
+    "append+order": {"layout": "append", "order": "shared"},
+    "type-ahead": {"layout": "append", "order": "shared"},
+}
+
+
+def settings_of(mode: Mode, settings: Settings) -> Settings:
+    context = settings.context.model_copy(update=dict(_LAYOUTS[mode]))
+    return settings.model_copy(update={"context": context})
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How turns are asked, the same in every mode."""
+
+    sampling: Sampling
+    top_k: int
+    turns: int | None
+    replies: Replies
+    words_per_minute: float
+    think_s: float
+
+
+@dataclass(slots=True)
+class Replay:
+    """Keeps count over all conversations that it holds."""
+
+    manner: Manner
+    prewarms: Counter[str] = field(default_factory=Counter)
+    """By what the server said to them."""
+
+    async def hold(
+        self, conversation: Conversation, mode: Mode, parts: Parts, tenant: str = ""
+    ) -> AsyncGenerator[Observation, None]:
+        """One observation per turn, in order. `parts` are the mode's own, and its tenant is. Raises `FirstwordError`."""
+        tenant = tenant or f"evaluation {mode}"
+        history: list[Message] = []
+        numbers: dict[int, str] = {}
+        turns = conversation.turns[: self.manner.turns]
+        for number, exchange in enumerate(turns, start=1):
+            if mode == "type-ahead":
+                await self._type(history, exchange.user, tenant, parts)
+            turn, answer = await _ask(self._request(history, exchange.user), tenant, parts)
+            if parts.settings.context.layout != "append":
+                numbers.clear()  # counted anew on each turn
+            numbers |= {citation.number: citation.passage.document_id for citation in turn.citations}
+            is_last = number == len(conversation.turns)
+            relevant = conversation.relevant if is_last else frozenset()
+            sources = [citation.passage.document_id for citation in turn.citations]
+            cited = citations(answer, sources, numbers, relevant)
+            yield _observation(conversation, mode, number, exchange, turn, answer, cited)
+            reply = answer if self.manner.replies == "own" else exchange.agent
+            history += [Message("user", exchange.user), Message("assistant", reply)]
+
+    async def _type(self, history: Sequence[Message], text: str, tenant: str, parts: Parts) -> None:
+        """Returns with the last character, which is when the message is submitted."""
+        await asyncio.sleep(self.manner.think_s)
+        started_at = time.monotonic()
+        duration_s = typing_s(text, self.manner.words_per_minute)
+        for before_s, typed in partial_texts(text, self.manner.words_per_minute, TYPED_EVERY_S):
+            await asyncio.sleep(max(0.0, started_at + duration_s - before_s - time.monotonic()))
+            said = await parts.prewarmer.prewarm(self._request(history, typed), tenant)
+            self.prewarms[said] += 1
+        await asyncio.sleep(max(0.0, started_at + duration_s - time.monotonic()))
+
+    def _request(self, history: Sequence[Message], text: str) -> TurnRequest:
+        return TurnRequest(
+            messages=[*history, Message("user", text)],
+            sampling=self.manner.sampling,
+            retrieve=True,
+            top_k=self.manner.top_k,
+            stream=True,
+        )
+
+
+def typing_s(text: str, words_per_minute: float) -> float:
+    """How long somebody types at the text; what was pasted takes no time."""
+    return (
+        0.0 if len(text) > MAX_TYPED_CHARACTERS else len(text) * 60 / (words_per_minute * CHARACTERS_PER_WORD)
+    )
+
+
+async def _ask(request: TurnRequest, tenant: str, parts: Parts) -> tuple[Turn, str]:
+    """The turn, over, and its text."""
+    turn = Turn(request=request, tenant=tenant, clock=TurnClock())
+    said: list[str] = []
+    async with aclosing(run_turn(turn, parts)) as deltas:
+        async for delta in deltas:
+            if turn.clock.ttft_ms is None and (delta.text or delta.reasoning):
+                turn.clock.end("first_byte")
+            said.append(delta.text)
+    if turn.clock.ttft_ms is None:  # an answer without any text: over is when its reader knows
+        turn.clock.end("first_byte")
+    return turn, "".join(said)
+
+
+def _observation(
+    conversation: Conversation,
+    mode: Mode,
+    number: int,
+    exchange: Exchange,
+    turn: Turn,
+    answer: str,
+    cited: Citations | None,
+) -> Observation:
+    clock = turn.clock
+    return Observation(
+        mode=mode,
+        conversation=conversation.id,
+        collection=conversation.collection,
+        turn=number,
+        ttft_ms=clock.ttft_ms or 0.0,
+        prefill_ms=clock.ended_ms.get("prefill", 0.0),
+        prompt_tokens=turn.prompt_tokens,
+        cached_tokens=turn.cached_tokens,
+        plain_computed_tokens=None if turn.usual is None else turn.usual.computed_tokens,
+        completion_tokens=turn.completion_tokens,
+        tpot_ms=sum(clock.token_gaps_s) * 1_000 / (turn.completion_tokens - 1)
+        if turn.completion_tokens > 1
+        else None,
+        finish_reason=turn.finish_reason,
+        f1=token_f1(answer, exchange.agent),
+        containment=containment(answer, exchange.agent),
+        source_precision=cited.source_precision if cited else None,
+        source_recall=cited.source_recall if cited else None,
+        names_relevant=cited.names_relevant if cited else None,
+        passages=tuple(citation.passage.document_id for citation in turn.citations),
+        question=exchange.user,
+        answer=answer,
+    )
+
+
+def sampling_of(settings: Settings, max_tokens: int) -> Sampling:
+    """The deployment's own, with the answer's length given."""
+    generation = settings.generation
+    sampling = Sampling(max_tokens=max_tokens, temperature=generation.temperature)
+    return replace(sampling, repetition_penalty=generation.repetition_penalty)
