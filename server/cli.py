@@ -12,6 +12,7 @@ import typer
 from loadtest.cli import app as bench_app
 from loadtest.cli import self_test
 from server.commands.target import target
+from server.evaluation.cli import app as eval_app
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -27,6 +28,7 @@ config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
+app.add_typer(eval_app, name="eval")
 bench_app.command("target")(target)
 
 ConfigOption = Annotated[

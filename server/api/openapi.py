@@ -91,6 +91,7 @@ def _paths(has_keys: bool) -> Schema:
     page = (_parameter("limit", "query", bounds), _parameter("before", "query", {"type": "string"}))
     return {
         _CHAT: {"post": _chat(has_keys)},
+        "/v1/chat/prewarm": {"post": _prewarm(has_keys)},
         "/v1/models": v1("The models that can be asked", "ModelList"),
         "/v1/models/{model}": v1("One model", "Model", found, (_parameter("model"),)),
         "/v1/turns": v1(
@@ -119,6 +120,13 @@ def _chat(has_keys: bool) -> Schema:
     return operation
 
 
+def _prewarm(has_keys: bool) -> Schema:
+    summary = "Prefill for a message that is still being typed"
+    operation = _operation(summary, _json("Prewarmed"), _TURN, has_keys=has_keys, status="202")
+    operation["requestBody"] = {"required": True, "content": _json("ChatRequest")}
+    return operation
+
+
 def _readiness() -> Schema:
     operation = _operation("Whether questions can be answered", _json("ReadinessBody"), _ALWAYS)
     unready = operation["responses"]["503"]
@@ -135,13 +143,14 @@ def _operation(
     *,
     headers: tuple[str, ...] = (),
     has_keys: bool = False,
+    status: str = "200",
 ) -> Schema:
     """`has_keys`: a key is needed here."""
     always = {name: shapes.HEADERS[name] | {"required": True} for name in _EVERY_RESPONSE}
     operation: Schema = {
         "summary": summary,
         "responses": {
-            "200": {
+            status: {
                 "description": summary + ".",
                 "headers": always | {name: _header(name) for name in headers},
                 "content": content,

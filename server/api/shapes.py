@@ -49,6 +49,9 @@ class Timing(Struct):
     prompt_tokens: int
     cached_tokens: int
     """Prompt tokens that the prefix cache held."""
+    plain_prompt_tokens: int | None
+    plain_computed_tokens: int | None
+    """What the usual layout would have had the engine compute; null where prompts are rebuilt on each turn."""
 
 
 class WholeTurn(Struct):
@@ -66,6 +69,13 @@ class StreamedTurn(Struct):
     turn: int | UnsetType = UNSET
     citations: list[Citation] | UnsetType = UNSET
     timing: Timing | UnsetType = UNSET
+
+
+class Prewarmed(Struct):
+    object: Literal["chat.prewarm"]
+    status: Literal["started", "dropped"]
+    reason: Literal["busy", "rebuilt"] | UnsetType = UNSET
+    """Why nothing is prefilled: turns come first; this model's prompts are rebuilt on each turn."""
 
 
 class PromptTokensDetails(Struct):
@@ -254,6 +264,7 @@ RESPONSES: tuple[type[Struct], ...] = (
     ModelList,
     TurnEntry,
     TurnList,
+    Prewarmed,
     PassageText,
     Liveness,
     ReadinessBody,

@@ -85,17 +85,16 @@ class Joints:
         self._template = template
         self._kept_opening = lru_cache(maxsize=_OPENINGS_KEPT)(self._opening)
         self._texts = {
-            neighbours: text
-            for neighbours, (probe, position) in _SOURCES.items()
-            if (text := self._text_behind(probe, position)) is not None
+            pair: text
+            for pair, source in _SOURCES.items()
+            if (text := self._text_behind(*source)) is not None
         }
-        self._token_ids = {
-            neighbours: template.encode_control(text) for neighbours, text in self._texts.items()
-        }
+        self._token_ids = {pair: template.encode_control(text) for pair, text in self._texts.items()}
         self._ahead_of_calls = [
             text for text in (self._text_behind("uau", 0), self._texts.get(("user", "assistant"))) if text
         ]
         self._probes_calls = self._calls_text(_message("c"))
+        self._takes_two_replies = self._outline(_conversation("uaau", False)) is not None
         self.end_of_reply = self._ends_of_reply()
         turn: set[tuple[Role, Role]] = {("user", "assistant"), ("assistant", "user")}
         if not turn <= self._texts.keys() or self._opening_texts("user", False, []) is None:
@@ -115,12 +114,11 @@ class Joints:
         """
         if self.kind == "plain" or not roles:
             return None
-        joints = [
-            self._token_ids.get(neighbours)
-            for neighbours in zip(roles, [*roles[1:], "assistant"], strict=True)
-        ]
-        known = [joint for joint in joints if joint is not None]
-        if len(known) < len(joints):
+        neighbours = list(zip(roles, [*roles[1:], "assistant"], strict=True))
+        if not self._takes_two_replies and ("assistant", "assistant") in neighbours[:-1]:
+            return None
+        joints = [joint for pair in neighbours if (joint := self._token_ids.get(pair)) is not None]
+        if len(joints) < len(roles):
             return None
         try:
             opening = self._remembered_opening(roles[0], bool(system), tools)
@@ -129,7 +127,7 @@ class Joints:
         if opening is None:
             return None
         ahead, behind = opening
-        return [(*ahead, *self._template.encode(system), *behind) if system else behind, *known]
+        return [(*ahead, *self._template.encode(system), *behind) if system else behind, *joints]
 
     def calls(self, message: Message) -> list[int] | None:
         """Tokens of an assistant's tool calls as the template writes them behind its content.
@@ -143,7 +141,7 @@ class Joints:
         if not message.tool_calls:
             return ""
         answer = Message("tool", "-", tool_call_id=message.tool_calls[0].id)
-        pieces = self._pieces([Message("user", "-"), message, answer], ())
+        pieces = self._pieces([Message("user", "-"), message, answer])
         behind = self._texts.get(("assistant", "tool"))
         ahead = next((text for text in self._ahead_of_calls if pieces and pieces[1].startswith(text)), None)
         if pieces is None or behind is None or ahead is None:
@@ -186,10 +184,8 @@ class Joints:
     def _own_opening_texts(
         self, first: Role, has_system: bool, tools: list[dict[str, Any]]
     ) -> tuple[str, str] | None:
-        probes: dict[Role, str] = {"user": "u", "assistant": "au"}
-        if first not in probes:
-            return None
-        pieces = self._pieces(_conversation(probes[first], has_system), tools)
+        probe = {"user": "u", "assistant": "au"}.get(first)
+        pieces = self._pieces(_conversation(probe, has_system), tools) if probe else None
         if pieces is None:
             return None
         return (pieces[0], pieces[1]) if has_system else ("", pieces[0])
@@ -199,13 +195,13 @@ class Joints:
         texts = set()
         for call in _CALLS:
             messages = _conversation(probe, False, call)
-            pieces = self._pieces(messages, ())
+            pieces = self._pieces(messages)
             if pieces is None:
                 return None
             texts.add(pieces[1 + sum(map(_has_content, messages[:position]))])
         return texts.pop() if len(texts) == 1 else None
 
-    def _pieces(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[str] | None:
+    def _pieces(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[str] | None:
         """The text around the contents; None unless the template writes each of them once, and in order."""
         text = self._outline(messages, tools)
         if text is None:
@@ -214,7 +210,7 @@ class Joints:
         pieces = MARKED.split(text)
         return pieces[::2] if list(map(int, pieces[1::2])) == expected else None
 
-    def _outline(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str | None:
+    def _outline(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str | None:
         try:
             return self._template.outline(messages, tools)
         except InvalidParameter:
@@ -281,8 +277,8 @@ def _message(letter: str, call: ToolCall = _CALLS[0]) -> Message:
 
 
 def _conversation(probe: str, has_system: bool, call: ToolCall = _CALLS[0]) -> list[Message]:
-    said = [_message(letter, call) for letter in probe]
-    return [Message("system", "-"), *said] if has_system else said
+    system = [Message("system", "-")] if has_system else []
+    return system + [_message(letter, call) for letter in probe]
 
 
 def _has_content(message: Message) -> bool:

@@ -131,5 +131,5 @@ class _Reader:
         return piece
 
     def end(self) -> None:
-        if self._left or self._file.read() != self._checksum.digest():
+        if self._file.read() != self._checksum.digest():
             raise SnapshotRefused("it is damaged: its checksum is not that of its content")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import msgspec
@@ -235,9 +236,16 @@ def _resampled(pairs: Floats) -> Floats | None:
     n = len(pairs)
     if n < FEWEST_CLUSTERS:
         return None
-    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    drawn = weights @ pairs
+    drawn = _weights(n) @ pairs
     return np.asarray(drawn[:, 0] / drawn[:, 1])
+
+
+@lru_cache(maxsize=16)
+def _weights(n_conversations: int) -> Floats:
+    """(RESAMPLES, n_conversations): how often each resample takes each conversation."""
+    draws = np.random.default_rng(0)
+    counts = draws.multinomial(n_conversations, np.full(n_conversations, 1 / n_conversations), RESAMPLES)
+    return counts.astype(np.float64)
 
 
 def _percentile(

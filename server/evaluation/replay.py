@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from loadtest.workload.typing import CHARACTERS_PER_WORD, MAX_TYPED_CHARACTERS, partial_texts
+from server.ahead import prewarm
 from server.context.template import Message
 from server.engine.protocol import Sampling
 from server.evaluation.data import Conversation, Exchange
@@ -19,7 +20,8 @@ from server.evaluation.report import Replies
 from server.parts import Parts
 from server.settings import Settings
 from server.telemetry.timing import TurnClock
-from server.turn import Turn, TurnRequest, run_turn
+from server.turn import Turn, run_turn
+from server.turn_request import TurnRequest
 
 TYPED_EVERY_S = 0.5
 """How often a page that types ahead sends what is in its box."""
@@ -56,7 +58,7 @@ class Replay:
 
     manner: Manner
     prewarms: Counter[str] = field(default_factory=Counter)
-    """By what the server said to them."""
+    """Calls by what became of them: started, or why not."""
 
     async def hold(
         self, conversation: Conversation, mode: Mode, parts: Parts, tenant: str = ""
@@ -83,14 +85,12 @@ class Replay:
 
     async def _type(self, history: Sequence[Message], text: str, tenant: str, parts: Parts) -> None:
         """Returns with the last character, which is when the message is submitted."""
-        await asyncio.sleep(self.manner.think_s)
-        started_at = time.monotonic()
-        duration_s = typing_s(text, self.manner.words_per_minute)
+        submit_at = time.monotonic() + self.manner.think_s + typing_s(text, self.manner.words_per_minute)
         for before_s, typed in partial_texts(text, self.manner.words_per_minute, TYPED_EVERY_S):
-            await asyncio.sleep(max(0.0, started_at + duration_s - before_s - time.monotonic()))
-            said = await parts.prewarmer.prewarm(self._request(history, typed), tenant)
-            self.prewarms[said] += 1
-        await asyncio.sleep(max(0.0, started_at + duration_s - time.monotonic()))
+            await _until(submit_at - before_s)
+            dropped = prewarm(self._request(history, typed), tenant, parts)
+            self.prewarms[dropped or "started"] += 1
+        await _until(submit_at)
 
     def _request(self, history: Sequence[Message], text: str) -> TurnRequest:
         return TurnRequest(
@@ -100,6 +100,10 @@ class Replay:
             top_k=self.manner.top_k,
             stream=True,
         )
+
+
+async def _until(moment: float) -> None:
+    await asyncio.sleep(max(0.0, moment - time.monotonic()))
 
 
 def typing_s(text: str, words_per_minute: float) -> float:
@@ -133,6 +137,7 @@ def _observation(
     cited: Citations | None,
 ) -> Observation:
     clock = turn.clock
+    usual = turn.prompt.usual if turn.prompt else None
     return Observation(
         mode=mode,
         conversation=conversation.id,
@@ -142,7 +147,7 @@ def _observation(
         prefill_ms=clock.ended_ms.get("prefill", 0.0),
         prompt_tokens=turn.prompt_tokens,
         cached_tokens=turn.cached_tokens,
-        plain_computed_tokens=None if turn.usual is None else turn.usual.computed_tokens,
+        plain_computed_tokens=usual.computed_tokens if usual else None,
         completion_tokens=turn.completion_tokens,
         tpot_ms=sum(clock.token_gaps_s) * 1_000 / (turn.completion_tokens - 1)
         if turn.completion_tokens > 1

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import uvloop
+from pydantic import SecretStr
 from rich.console import Console
 from rich.markup import escape
 
@@ -33,7 +34,7 @@ from server.parts import (
     parts_with,
     uses_starter,
 )
-from server.settings import Settings
+from server.settings import STARTER, Settings
 from server.starter import starter_embedder, starter_is_prepared
 
 EXIT_FAILED = 1
@@ -191,12 +192,10 @@ def _own_settings(settings: Settings, data_dir: Path) -> Settings:
     retrieval = settings.retrieval.model_copy(
         update={
             "sample_knowledge": "",
-            "embedder": str(starter_embedder(settings.models_path)) if embedder == "starter" else embedder,
+            "embedder": str(starter_embedder(settings.models_path)) if embedder == STARTER else embedder,
         }
     )
-    context = settings.context.model_copy(
-        update={"ledger_snapshot": False, "ledger_url": type(settings.context.ledger_url)("")}
-    )
+    context = settings.context.model_copy(update={"ledger_snapshot": False, "ledger_url": SecretStr("")})
     prewarm = settings.prewarm.model_copy(update={"enabled": True, "calls_per_minute": 1_000_000})
     return settings.model_copy(
         update={

@@ -145,8 +145,9 @@ def _notes(report: Report) -> Iterator[str]:
         yield f"{len(report.failures)} conversations broke off in one mode; their turns before that count."
     if report.left_out:
         yield f"{report.left_out} turns are in no figure: another mode has not finished the same turn."
-    if dropped := report.prewarms.get("dropped"):
-        yield f"The server dropped {dropped} of {sum(report.prewarms.values())} calls to prewarm."
+    if report.prewarms.keys() - {"started"}:
+        counts = ", ".join(f"{n} {what}" for what, n in report.prewarms.items())
+        yield f"Not every call to prewarm was taken: {counts}."
     if not report.summaries:
         yield "No turn was finished, so there is no figure."
     elif all(summary.conversations < 10 for summary in report.summaries):

@@ -7,13 +7,14 @@ import { count } from "./figures.js";
 export function cacheLine(timing) {
   const { prompt_tokens: prompt, cached_tokens: cached, plain_computed_tokens: plain } = timing;
   if (typeof prompt !== "number" || typeof cached !== "number") return null;
+  const computed = prompt - cached;
   const lines = [element("p", {}, `${count(cached)} of ${count(prompt)} prompt tokens from cache`), bar(prompt > 0 ? cached / prompt : 0)];
   if (typeof plain === "number")
     lines.push(
       element(
         "p",
-        { className: "cache-plain", title: "The usual layout puts the passages of each turn with its question, and so changes the prompt on every turn." },
-        `${count(prompt - cached)} computed; the usual layout would have computed ${count(plain)}`,
+        { className: "cache-plain", title: "The usual layout puts each turn's passages into the system message, and so changes the prompt from its beginning on." },
+        computed === plain ? `${count(computed)} computed, as in the usual layout` : `${count(computed)} computed; the usual layout would have computed ${count(plain)}`,
       ),
     );
   return element("div", { className: "cache" }, ...lines);

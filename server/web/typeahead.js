@@ -7,7 +7,7 @@ const STEADY_MS = 1000; // and at least this often while the typing goes on
 const BACK_OFF_MS = 5000; // after a refusal that does not say how long
 
 export class TypeAhead {
-  #send; // (text, AbortSignal) → Promise<{status}>
+  #send; // (text, AbortSignal) → Promise<{status, reason}>
   #mayGo; // () → boolean
   #onAhead; // (boolean): whether the server has read some of what stands in the field
   #text = "";
@@ -78,7 +78,8 @@ export class TypeAhead {
     this.#flight = flight;
     this.#sent = text;
     try {
-      const { status } = await this.#send(text, flight.signal);
+      const { status, reason } = await this.#send(text, flight.signal);
+      if (reason === "rebuilt") this.#off = true; // no prompt of this server goes on from another
       if (!flight.signal.aborted && status === "started") this.#onAhead(true);
     } catch (error) {
       if (!flight.signal.aborted) this.#learn(error);

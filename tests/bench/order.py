@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from bench.conditions import conditions
 from bench.process import BENCH_DIR
-from bench.report import Lines, Sheet, open_console, show
+from bench.report import Lines, Sheet, markdown, open_console, show
 from retrieval.embed import SentenceTransformerEmbedder
 from server.context.order import SharedOrder
 from server.context.template import ChatTemplate, Message
@@ -90,9 +90,7 @@ class MostServedChild(Relevance):
         left, order, path = list(range(len(keys))), [], ()
         while left:
             allowed = [at for at in left if scores[left[0]] - scores[at] <= self._margin]
-            at = max(
-                allowed, key=lambda at: (self._served[*path, keys[at]], self._frequency[keys[at]], -at)
-            )
+            at = max(allowed, key=lambda at: (self._served[*path, keys[at]], self._frequency[keys[at]], -at))
             left.remove(at)
             order.append(at)
             path = (*path, keys[at])
@@ -113,18 +111,18 @@ class Corpus:
         self._template = ChatTemplate(str(starter_chat_model(settings.models_path)))
         prompt = settings.prompt
         system = Message("system", prompt.system)
-        ways = [
-            self._template.render([system, Message("user", prompt.passages_header + more)])
-            for more in "\n["
+        prompts = [
+            self._template.render([system, Message("user", prompt.passages_header + end)]) for end in "ab"
         ]
-        self.opening = [one for one, other in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*ways, strict=False))]
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*prompts, strict=False))
+        self.opening = [token for token, _ in same]
         self.line_tokens = cache(self._line_tokens)
 
     def _line_tokens(self, key: int, number: int) -> list[int]:
-        return self._template.encode(f"[{number}] {self._passages[key]['text']}\n")
+        return self._template.encode(f"\n[{number}] {self._passages[key]['text']}")
 
     def question_tokens(self, text: str) -> list[int]:
-        return self._template.encode("\nQuestion: " + text)
+        return self._template.encode("\n\nQuestion: " + text)
 
     def _embedded(self, settings: Settings) -> tuple[Any, Any]:
         passages = [passage["text"] for passage in self._passages]
@@ -255,7 +253,9 @@ class Bench:
         while found := _allowed(one, shared, margin) & _allowed(other, shared, margin):
             shared.append(min(found))
         opening = len(self._corpus.opening)
-        tokens = opening + sum(len(self._corpus.line_tokens(key, at)) for at, key in enumerate(shared, start=1))
+        tokens = opening + sum(
+            len(self._corpus.line_tokens(key, at)) for at, key in enumerate(shared, start=1)
+        )
         if one.text != other.text and set(shared) == set(one.keys):
             tokens += BLOCK_TOKENS  # the block may begin alike with the question
         return max(tokens // BLOCK_TOKENS * BLOCK_TOKENS - opening, 0) if one.text != other.text else tokens
@@ -277,5 +277,116 @@ class Bench:
 
 
 def _allowed(question: Question, placed: Sequence[int], margin: float) -> set[int]:
-    left = [(key, score) for key, score in zip(question.keys, question.scores, strict=True) if key not in placed]
+    left = [
+        (key, score) for key, score in zip(question.keys, question.scores, strict=True) if key not in placed
+    ]
     return {key for key, score in left if left[0][1] - score <= margin}
+
+
+def _times(one: float, other: float) -> str:
+    return f"{one / other:.2f}×" if other else "–"
+
+
+def ways_sheet(bench: Bench, margin: float) -> Sheet:
+    """Without limit to the cache."""
+    ways: dict[str, Callable[[], Policy]] = {
+        "relevance": Relevance,
+        "random": Shuffled,
+        "most served child": bench.greedy,
+        "shared": bench.shared,
+    }
+    lines: Lines = []
+    for name, told in WORKLOADS.items():
+        base = bench.tally(name, Relevance)
+        found = {way: bench.tally(name, make) for way, make in ways.items()}
+        found |= {
+            "bound at this margin": bench.bound(name, margin),
+            "bound of any order": bench.bound(name, 2.0),
+        }
+        for way, tally in found.items():
+            of_all = f"{tally.cached / tally.tokens:.1%}", _times(tally.cached, base.cached)
+            of_new = f"{tally.new_cached / tally.new_tokens:.1%}", _times(tally.new_cached, base.new_cached)
+            lines.append((f"{name}: {told}" if way == "relevance" else "", way, *of_all, *of_new))
+    columns = ("workload", "order", "cached", "to relevance", "of new questions", "to relevance")
+    return Sheet("passage tokens from an unbounded cache", columns, lines)
+
+
+def cache_sheet(bench: Bench) -> Sheet:
+    lines: Lines = []
+    for name in WORKLOADS:
+        for n_blocks in CACHE_BLOCKS:
+            ways = (Relevance, bench.greedy, bench.shared)
+            base, greedy, shared = (bench.tally(name, make, n_blocks) for make in ways)
+            size = "unbounded" if n_blocks == UNBOUNDED else f"{n_blocks * BLOCK_TOKENS:,}"
+            ratios = [_times(tally.cached, base.cached) for tally in (greedy, shared)]
+            new = _times(shared.new_cached, base.new_cached)
+            lines.append((name, size, f"{base.cached / base.tokens:.1%}", *ratios, new))
+    columns = (
+        "workload",
+        "cache tokens",
+        "relevance",
+        "most served child",
+        "shared",
+        "shared, new questions",
+    )
+    return Sheet("passage tokens from caches of several sizes", columns, lines)
+
+
+def margin_sheet(bench: Bench) -> Sheet:
+    lines: Lines = []
+    for name in WORKLOADS:
+        base, small = bench.tally(name, Relevance), bench.tally(name, Relevance, CACHE_BLOCKS[1])
+        for margin in MARGINS:
+            make = partial(bench.shared, margin)
+            tally, tight = bench.tally(name, make), bench.tally(name, make, CACHE_BLOCKS[1])
+            ratios = _times(tally.cached, base.cached), _times(tally.new_cached, base.new_cached)
+            moved = f"{tally.swapped / tally.pairs:.1%}", f"{tally.best_first / tally.turns:.1%}"
+            lines.append((name, f"{margin:g}", *ratios, _times(tight.cached, small.cached), *moved))
+    small_tokens = f"{CACHE_BLOCKS[1] * BLOCK_TOKENS:,} tokens"
+    columns = (
+        "workload",
+        "margin",
+        "unbounded",
+        "new questions",
+        small_tokens,
+        "pairs swapped",
+        "best stands first",
+    )
+    return Sheet("shared order to relevance, by margin", columns, lines)
+
+
+def time_sheet(bench: Bench) -> Sheet:
+    lines: Lines = []
+    for top_k in TIMED_K:
+        p50, p99 = np.percentile(list(bench.arrange_us(top_k)), [50, 99])
+        lines.append((str(top_k), f"{p50:.0f}", f"{p99:.0f}"))
+    return Sheet("CPU time of `arrange`, window full", ("passages", "p50 µs", "p99 µs"), lines)
+
+
+def main() -> None:
+    settings = load_settings()
+    context = settings.context
+    parser = argparse.ArgumentParser(prog="bench.order", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder with passages.jsonl and conversations.jsonl")
+    parser.add_argument("--top-k", type=int, default=4, help="passages of a first turn (default: 4)")
+    parser.add_argument("--seeds", type=int, default=5, help="draws of each workload (default: 5)")
+    parser.add_argument("--margin", type=float, default=context.order_margin)
+    arguments = parser.parse_args()
+    console = open_console()
+    before = conditions() | {name: value for name, value in vars(arguments).items() if name != "data"}
+    bench = Bench(
+        Corpus(arguments.data, settings),
+        arguments.top_k,
+        arguments.seeds,
+        context.order_window,
+        arguments.margin,
+    )
+    found = [ways_sheet(bench, arguments.margin), cache_sheet(bench), margin_sheet(bench), time_sheet(bench)]
+    show(console, found, before)
+    written = BENCH_DIR / "order.md"
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(markdown(found, before), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

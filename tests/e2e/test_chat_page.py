@@ -607,6 +607,11 @@ def test_line_about_a_source_defines_no_link_unless_it_has_an_address(page: Page
             0,
         ),
         (
+            {"prompt_tokens": 170, "cached_tokens": 32, "plain_computed_tokens": 138},
+            "32 of 170 prompt tokens from cache\n138 computed, as in the usual layout",
+            18,
+        ),
+        (
             {
                 "prompt_tokens": 1_310,
                 "cached_tokens": 1_240,

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 PREWARM = "**/v1/chat/prewarm"
 PAUSE_MS = 300
 STEADY_MS = 1000
-STARTED = {"object": "chat.prewarm", "status": "started", "reason": None}
+STARTED = {"object": "chat.prewarm", "status": "started"}
 DROPPED = {"object": "chat.prewarm", "status": "dropped", "reason": "busy"}
 
 
@@ -47,6 +47,7 @@ def base_url(chat_model_path: Path, tmp_path_factory: pytest.TempPathFactory) ->
             "FIRSTWORD_DATA_DIR": str(tmp_path_factory.mktemp("typeahead")),
             "FIRSTWORD_ENGINE__KIND": "simulated",
             "FIRSTWORD_ENGINE__MODEL": str(chat_model_path),
+            "FIRSTWORD_ENGINE__TOOL_PARSER": "",  # a parser would bring vLLM in
             "FIRSTWORD_RETRIEVAL__EMBEDDER_KIND": "hashing",
         },
     )
@@ -87,17 +88,17 @@ class Prewarms:
         self._page = page
         page.route(PREWARM, self._take)
 
+    def release(self) -> None:
+        self.holds = False
+        while self._held:
+            self._held.pop().fulfill(**self.answer)
+
     def _take(self, route: Route) -> None:
         self.requests.append(route.request)
         if self.holds:
             self._held.append(route)
         else:
             route.fulfill(**self.answer)
-
-    def release(self) -> None:
-        self.holds = False
-        while self._held:
-            self._held.pop().fulfill(**self.answer)
 
     @property
     def texts(self) -> list[str]:
@@ -110,6 +111,20 @@ class Prewarms:
 def typed(page: Page, text: str, then_ms: int = PAUSE_MS) -> None:
     page.get_by_label("Your question").press_sequentially(text)
     page.clock.run_for(then_ms)
+
+
+def test_question_is_typed_ahead_and_answered_when_served(page: Page) -> None:
+    for question in ("What is prefill?", "And how long does it take?"):
+        with page.expect_response(PREWARM) as ahead:
+            typed(page, question[:12])
+        assert ahead.value.status == 202
+        told = ahead.value.json()
+        assert told["object"] == "chat.prewarm"
+        assert told["status"] in ("started", "dropped")
+        assert ("reason" in told) == (told["status"] == "dropped")
+        if told["status"] == "started":
+            expect(page.get_by_text("reading ahead")).to_be_visible()
+        ended(ask(page, question))
 
 
 # When
@@ -315,6 +330,14 @@ def test_server_without_type_ahead_is_asked_once(page: Page, status: int) -> Non
     expect(page.locator("#readiness")).to_have_attribute("data-state", "ready")
     typed(page, "Again")
     assert prewarms.texts == ["How", "Again"]
+
+
+def test_server_whose_prompts_do_not_grow_is_asked_once(page: Page) -> None:
+    prewarms = Prewarms(page)
+    prewarms.answer["json"] = DROPPED | {"reason": "rebuilt"}
+    typed(page, "How")
+    typed(page, " do", then_ms=60_000)
+    assert prewarms.texts == ["How"]
 
 
 def test_model_that_is_gone_is_looked_up_again(page: Page) -> None:

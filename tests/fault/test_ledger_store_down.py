@@ -30,7 +30,9 @@ def redis() -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def opened(url: str, timeout_ms: float = 2_000, fallback_bytes: int = 1 << 20) -> AsyncIterator[RedisStore]:
+async def opened(
+    url: str, timeout_ms: float = 2_000, fallback_bytes: int = 1 << 20
+) -> AsyncIterator[RedisStore]:
     store = RedisStore(url, timeout_ms, 3_600, "test", MemoryStore(fallback_bytes), rest_s=REST_S)
     try:
         yield store
@@ -60,7 +62,9 @@ async def goes_on_without(store: RedisStore) -> None:
     assert store.errors
 
 
-async def test_killed_in_mid_use_and_started_again(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_killed_in_mid_use_and_started_again(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     async with opened(redis.url) as store:
         await store.put(SAID)

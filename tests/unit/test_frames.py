@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from retrieval.types import Passage
 from server.api import frames
+from server.context.prompt import Citation, Prompt, Usual
 from server.context.template import Message
 from server.engine.protocol import (
     Delta,
@@ -19,15 +20,17 @@ from server.engine.protocol import (
 )
 from server.errors import EngineDied
 from server.telemetry.timing import PHASES, TurnClock
-from server.turn import Turn, TurnRequest
+from server.turn import Turn
+from server.turn_request import TurnRequest
 
 
 @pytest.fixture(scope="module")
 def turn() -> Turn:
     request = TurnRequest([Message("user", "x")], Sampling(max_tokens=5), True, 2, True)
     turn = Turn(request=request, tenant="anonymous", clock=TurnClock(), number=1)
-    turn.passages = (Passage("doc_1-0", "doc_1", "a\u2028.md", "T", (), "word " * 100, 5, 0.123456),)
-    turn.prompt_tokens, turn.cached_tokens, turn.completion_tokens = 40, 32, 7
+    found = Passage("doc_1-0", "doc_1", "a\u2028.md", "T", (), "word " * 100, 5, 0.123456)
+    turn.prompt = Prompt([0] * 40, (Citation(1, found),), max_tokens=5, usual=Usual(60, 50))
+    turn.cached_tokens, turn.completion_tokens = 32, 7
     turn.finish_reason = "stop"
     for phase in PHASES:
         turn.clock.end(phase)

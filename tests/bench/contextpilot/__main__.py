@@ -18,13 +18,12 @@ from bench.contextpilot.contestant import PYTHON, Way, ask
 from bench.contextpilot.conversation import Conversation, read_conversations
 from bench.contextpilot.layout import LAYOUTS, requests_of
 from bench.contextpilot.report import Results, Row, sheets
-from bench.contextpilot.request import Served, Serving, in_tokens
+from bench.contextpilot.request import Served, Serving, by_rounds, in_tokens
 from bench.process import BENCH_DIR
 from server.context.template import ChatTemplate
 from server.settings import PROJECT_ROOT
 
 MODEL = PROJECT_ROOT / "var" / "models" / "SmolLM2-135M-Instruct"
-PLAIN_SERVINGS: tuple[Serving, ...] = ("one by one", "online")
 SERVINGS: tuple[Serving, ...] = ("one by one", "online", "batch")
 _WIDTH = 140
 WAYS: tuple[Way, ...] = ("reorder", "deduplicate")
@@ -41,7 +40,7 @@ def main() -> None:
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="JSON of requests in tokens, in the order of serving, conversation after conversation: "
+        help="JSON of requests in tokens, one conversation after another: "
         "[[conversation, turn, prompt, reply]...] with token ids; may be repeated",
     )
     arguments = parser.parse_args()
@@ -52,7 +51,7 @@ def main() -> None:
     results = _measure(console, conversations, ChatTemplate(arguments.model))
     for named in arguments.beside:
         name, _, path = named.partition("=")
-        results.rows.append(_row(name, "one by one", _read_served(Path(path))))
+        results.rows.extend(_both_servings(name, _read_served(Path(path))))
     _report(console, results)
 
 
@@ -60,9 +59,8 @@ def _measure(console: Console, conversations: list[Conversation], template: Chat
     rows: list[Row] = []
     version = ""
     for name, layout in LAYOUTS.items():
-        for serving in PLAIN_SERVINGS:
-            requests = requests_of(layout, conversations, serving)
-            rows.append(_row(name, serving, in_tokens(requests, conversations, template)))
+        console.print(f"[dim]{name}[/dim]")
+        rows += _both_servings(name, in_tokens(requests_of(layout, conversations), conversations, template))
     for way in WAYS:
         for serving in SERVINGS:
             console.print(f"[dim]ContextPilot, {way}, {serving}[/dim]")
@@ -77,6 +75,11 @@ def _measure(console: Console, conversations: list[Conversation], template: Chat
         "block_tokens": BLOCK_TOKENS,
     }
     return Results(conditions, rows)
+
+
+def _both_servings(name: str, served: list[Served]) -> list[Row]:
+    """Of a layout that no other conversation's requests change."""
+    return [_row(name, "one by one", served), _row(name, "online", by_rounds(served))]
 
 
 def _row(name: str, serving: Serving, served: list[Served], contextpilot_ms: float | None = None) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.contextpilot.conversation import Conversation, Passage, Turn
-from bench.contextpilot.request import Request, Serving, places
+from bench.contextpilot.request import Request
 from server.context.template import Message
 from server.settings import PromptSettings
 
@@ -51,10 +51,12 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def requests_of(layout: Layout, conversations: Sequence[Conversation], serving: Serving) -> list[Request]:
+def requests_of(layout: Layout, conversations: Sequence[Conversation]) -> list[Request]:
+    """One conversation after another."""
     return [
-        Request(place, turn, layout(conversations[place], turn))
-        for place, turn in places(conversations, serving)
+        Request(place, turn, layout(conversation, turn))
+        for place, conversation in enumerate(conversations)
+        for turn in range(len(conversation.turns))
     ]
 
 

@@ -1,8 +1,8 @@
-"""A request as an engine gets it, and the order in which requests are served."""
+"""A request as an engine gets it, in words and in tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -31,19 +31,6 @@ class Served(msgspec.Struct, frozen=True):
     reply: list[int]
 
 
-def places(conversations: Sequence[Conversation], serving: Serving) -> Iterator[tuple[int, int]]:
-    """Conversation and turn, in the order of serving; a `batch` has no order of its own here."""
-    if serving == "one by one":
-        for place, conversation in enumerate(conversations):
-            for turn in range(len(conversation.turns)):
-                yield place, turn
-        return
-    for turn in range(max((len(conversation.turns) for conversation in conversations), default=0)):
-        for place, conversation in enumerate(conversations):
-            if turn < len(conversation.turns):
-                yield place, turn
-
-
 def in_tokens(
     requests: Sequence[Request], conversations: Sequence[Conversation], template: ChatTemplate
 ) -> list[Served]:
@@ -56,3 +43,8 @@ def in_tokens(
         )
         for request in requests
     ]
+
+
+def by_rounds(served: Sequence[Served]) -> list[Served]:
+    """Requests that stand one conversation after another, as they come `online`."""
+    return sorted(served, key=lambda request: request.turn)

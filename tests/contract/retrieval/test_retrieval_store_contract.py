@@ -63,10 +63,24 @@ def test_what_was_put_is_found(store: DocumentStore):
     assert held.flags.c_contiguous
     first = store.passages([(int(keys[0]), 0.25)])[0]
     document_id = document_id_for("b")
-    assert first == Passage(f"{document_id}-0", document_id, "b.md", "T b", ("Ä", "b"), "text 0", 3, 0.25)
+    key = int(keys[0])
+    assert first == Passage(
+        f"{document_id}-0", document_id, "b.md", "T b", ("Ä", "b"), "text 0", 3, 0.25, key
+    )
     again = store.passage(first.chunk_id)
     assert again is not None
     assert again.text == first.text
+
+
+def test_keys_are_present_until_their_document_changes(store: DocumentStore):
+    store.put(document("a", 2), chunks(2), vectors(2))
+    store.put(document("b", 1), chunks(1), vectors(1))
+    keys = store.chunk_vectors()[0].tolist()
+    assert store.present([*keys, 10**9]) == set(keys)
+    store.put(document("a", 2), chunks(2), vectors(2))
+    assert store.present(keys) == {keys[2]}
+    store.delete(document_id_for("b"))
+    assert store.present(keys) == set()
 
 
 def test_passages_keep_the_order_and_leave_out_what_is_gone(store: DocumentStore):

@@ -20,7 +20,11 @@ def family_template(family: str, starter: ChatTemplate) -> ChatTemplate:
 
 
 def text_template(
-    text: str, starter: ChatTemplate, bos: str | None = None, eos: str = "<|im_end|>", others: tuple[str, ...] = ()
+    text: str,
+    starter: ChatTemplate,
+    bos: str | None = None,
+    eos: str = "<|im_end|>",
+    others: tuple[str, ...] = (),
 ) -> ChatTemplate:
     """A template of these lines; `starter` stays as it is."""
     tokenizer = copy.deepcopy(starter.tokenizer)

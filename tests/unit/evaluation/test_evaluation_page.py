@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -87,8 +88,8 @@ def test_tables_and_page_are_made_of_little_too(seen: list[Observation]) -> None
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_draws_every_plot_and_says_nothing_to_the_console(tmp_path: Path, scheme: str) -> None:
+def test_the_page_draws_every_plot_and_says_nothing_to_the_console(tmp_path: Path) -> None:
+    """`FIRSTWORD_REPORT_SCREENSHOT=path.png` keeps a picture."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -100,7 +101,7 @@ def test_the_page_draws_every_plot_and_says_nothing_to_the_console(tmp_path: Pat
     asked_for: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(color_scheme="dark" if scheme == "dark" else "light")
+        page = browser.new_page(color_scheme="dark")
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("console", lambda message: said.append(message.text))
         page.on("request", lambda request: asked_for.append(request.url))
@@ -110,6 +111,8 @@ def test_the_page_draws_every_plot_and_says_nothing_to_the_console(tmp_path: Pat
             "[...document.querySelectorAll('figure.plot')].filter((f) => f.querySelector('svg')).map((f) => f.id)"
         )
         wider = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+        if picture := os.environ.get("FIRSTWORD_REPORT_SCREENSHOT"):
+            page.screenshot(path=picture, full_page=True)
         browser.close()
     assert drawn == ["ttft", "cached", "computed", "prompt", "quality-0", "quality-1", "quality-2"]
     assert said == []
