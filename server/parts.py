@@ -378,6 +378,12 @@ def _observe(parts: Parts) -> None:
     observe("firstword_engine_ready", "1 while the engine answers", lambda: engine.status.phase == "ready")
     count("firstword_engine_restarts", "Starts after a crash", lambda: engine.restarts)
     store = parts.ledger.store
+    parts.metrics.observe_counts(
+        "firstword_ledger_recalls",
+        "Turns by how much of their history the ledger knew",
+        "known",
+        lambda: parts.ledger.recalled,
+    )
     observe("firstword_ledger_entries", "Messages that the ledgers in memory hold", lambda: store.n_entries)
     observe("firstword_ledger_bytes", "Memory that they take", lambda: store.n_bytes)
     count("firstword_ledger_evictions", "Messages forgotten to make room", lambda: store.evictions)

@@ -62,15 +62,19 @@ def write_snapshot(path: Path, fingerprint: bytes, entries: Sequence[tuple[bytes
 
 def _write(file: BinaryIO, fingerprint: bytes, entries: Sequence[tuple[bytes, bytes]]) -> None:
     checksum = blake2b(digest_size=_CHECKSUM_BYTES)
-
-    def put(*pieces: bytes) -> None:
-        for piece in pieces:
-            checksum.update(piece)
-            file.write(piece)
-
-    put(_VERSION, _LENGTH.pack(len(fingerprint)), fingerprint, _COUNT.pack(len(entries)))
+    pieces = [_VERSION, _LENGTH.pack(len(fingerprint)), fingerprint, _COUNT.pack(len(entries))]
+    waiting_bytes = 0
     for key, value in entries:
-        put(_LENGTHS.pack(len(key), len(value)), key, value)
+        pieces += (_LENGTHS.pack(len(key), len(value)), key, value)
+        waiting_bytes += len(value)
+        if waiting_bytes >= _BUFFER_BYTES:
+            block = b"".join(pieces)
+            checksum.update(block)
+            file.write(block)
+            pieces, waiting_bytes = [], 0
+    block = b"".join(pieces)
+    checksum.update(block)
+    file.write(block)
     file.write(checksum.digest())
 
 
@@ -84,7 +88,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_snapshot(path: Path, fingerprint: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The entries, in the order written. They are good once all were read: the checksum comes last.
+    """The entries, in the order written. No length in the file is believed before the checksum was found right.
 
     Raises `SnapshotRefused`, and `OSError` for a file that is not there or cannot be read.
     """
@@ -94,42 +98,28 @@ def read_snapshot(path: Path, fingerprint: bytes) -> Iterator[tuple[bytes, bytes
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise SnapshotRefused("it is no regular file")
-        reader = _Reader(file, status.st_size - _CHECKSUM_BYTES)
-        _read_head(reader, fingerprint)
-        (n_entries,) = _COUNT.unpack(reader.take(_COUNT.size))
+        version = file.read(len(_VERSION))
+        if not version.startswith(_KIND):
+            raise SnapshotRefused("it holds something else")
+        if version != _VERSION:
+            raise SnapshotRefused("another version of Firstword or another kind of machine wrote it")
+        _refuse_damaged(file, status.st_size)
+        file.seek(len(_VERSION))
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        if file.read(length) != fingerprint:
+            raise OtherFingerprint("it was made for another model, prompt or knowledge")
+        (n_entries,) = _COUNT.unpack(file.read(_COUNT.size))
         for _ in range(n_entries):
-            key_bytes, value_bytes = _LENGTHS.unpack(reader.take(_LENGTHS.size))
-            yield reader.take(key_bytes), reader.take(value_bytes)
-        reader.end()
+            key_bytes, value_bytes = _LENGTHS.unpack(file.read(_LENGTHS.size))
+            yield file.read(key_bytes), file.read(value_bytes)
 
 
-def _read_head(reader: _Reader, fingerprint: bytes) -> None:
-    version = reader.take(len(_VERSION))
-    if not version.startswith(_KIND):
-        raise SnapshotRefused("it holds something else")
-    if version != _VERSION:
-        raise SnapshotRefused("another version of Firstword or another kind of machine wrote it")
-    (length,) = _LENGTH.unpack(reader.take(_LENGTH.size))
-    if reader.take(length) != fingerprint:
-        raise OtherFingerprint("it was made for another model, prompt or knowledge")
-
-
-class _Reader:
-    """No length that stands in the file is believed beyond the file's own size."""
-
-    def __init__(self, file: BinaryIO, n_bytes: int) -> None:
-        self._file = file
-        self._left = n_bytes
-        self._checksum = blake2b(digest_size=_CHECKSUM_BYTES)
-
-    def take(self, n_bytes: int) -> bytes:
-        piece = self._file.read(n_bytes) if n_bytes <= self._left else b""
-        if len(piece) != n_bytes:
-            raise SnapshotRefused("it is cut short or damaged")
-        self._left -= n_bytes
-        self._checksum.update(piece)
-        return piece
-
-    def end(self) -> None:
-        if self._file.read() != self._checksum.digest():
-            raise SnapshotRefused("it is damaged: its checksum is not that of its content")
+def _refuse_damaged(file: BinaryIO, n_bytes: int) -> None:
+    checksum = blake2b(digest_size=_CHECKSUM_BYTES)
+    file.seek(0)
+    left = n_bytes - _CHECKSUM_BYTES
+    while left > 0 and (block := file.read(min(left, _BUFFER_BYTES))):
+        checksum.update(block)
+        left -= len(block)
+    if left or file.read() != checksum.digest():
+        raise SnapshotRefused("it is cut short or damaged: its checksum is not that of its content")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -102,6 +102,12 @@ class Metrics:
         """A counter that is kept elsewhere."""
         self.registry.register(_CounterReader(name, documentation, read))
 
+    def observe_counts(
+        self, name: str, documentation: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """A counter with one label that is kept elsewhere."""
+        self.registry.register(_CountersReader(name, documentation, label, read))
+
     def count_error(self, code: str) -> None:
         self._error_responses.labels(code).inc()
 
@@ -139,3 +145,16 @@ class _CounterReader(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return [CounterMetricFamily(self._name, self._documentation, value=self._read())]
+
+
+class _CountersReader(Collector):
+    def __init__(
+        self, name: str, documentation: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._name, self._documentation, self._label, self._read = name, documentation, label, read
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self._name, self._documentation, labels=[self._label])
+        for value, count in self._read().items():
+            family.add_metric([value], count)
+        return [family]

@@ -115,6 +115,19 @@ async def test_frozen_it_is_waited_for_twice_and_then_left_alone(
     assert state_changes(caplog) == ["WARNING", "INFO"]
 
 
+async def test_when_its_rest_is_over_one_put_tries_it(redis: RedisServer) -> None:
+    store = RedisStore(redis.url, 2_000, 3_600, "test", MemoryStore(1 << 20), rest_s=60)
+    redis.kill()
+    await goes_on_without(store)
+    for tries in (0, 1):
+        n_errors = store.errors
+        if tries:
+            store._left_alone_until = 0.0
+        await asyncio.gather(*(store.put(SAID) for _ in range(50)))
+        assert store.errors == n_errors + tries
+    await store.close()
+
+
 async def test_one_that_was_late_once_is_asked_again(redis: RedisServer) -> None:
     async with opened(redis.url, timeout_ms=100, fallback_bytes=0) as store:
         await store.put(SAID)
