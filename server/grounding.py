@@ -48,6 +48,7 @@ async def look_over(
     injected = [passage.key for entry in recalled.entries for passage in entry.passages]
     if guess is not None:
         injected += [there.key for there, _ in guess.passages]
+        injected += [passage.key for entry in guess.history or () for passage in entry.passages]
     try:
         gone = await parts.retriever.gone(injected)
     except RetrievalError as error:

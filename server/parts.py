@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 
 _MIB = 1 << 20
 
+_MOST_ORDERS = 256
+"""Tenants, scopes and system messages whose shared order is remembered; each takes up to 2 MB."""
+
 Report = Callable[[str], None]
 """Told each phase of the start, in words for people."""
 
@@ -183,7 +186,7 @@ def _make_guesses(settings: Settings) -> Guesses:
 
 
 def _make_order(settings: Settings) -> SharedOrder:
-    return SharedOrder(settings.context.order_window, settings.context.order_margin)
+    return SharedOrder(settings.context.order_window, settings.context.order_margin, _MOST_ORDERS)
 
 
 async def _open_ledger(settings: Settings, template: ChatTemplate, stack: AsyncExitStack) -> Ledger:

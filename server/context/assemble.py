@@ -146,9 +146,16 @@ class Assembler:
             entries=draft.entries,
             injected=question.injected if question else (),
             history_tokens=draft.history_tokens,
-            ahead_tokens=draft.ahead_tokens,
+            ahead_tokens=self._ahead_tokens(recalled, wanted, draft),
             compaction=compaction,
         )
+
+    def _ahead_tokens(self, recalled: Recalled, wanted: Wanted, draft: Draft) -> int:
+        """While the question is typed its words stand too, but for the last."""
+        if not wanted.typing:
+            return draft.content_at
+        asked = draft.entries[recalled.conversation.asked_at]
+        return draft.content_at + self._questions.settled_tokens(asked, recalled.conversation.question)
 
     def _append(
         self,
@@ -277,7 +284,7 @@ class Assembler:
             now=draft.entries[asked_at].retrieved,
             before=asked[-1].retrieved if asked else None,
             said_tokens=draft.history_tokens - draft.opening_tokens - passages,
-            asked_tokens=len(draft.token_ids) - draft.ahead_tokens,
+            asked_tokens=len(draft.token_ids) - draft.passages_end,
             block_size=self._block_size,
         )
 

@@ -22,8 +22,10 @@ class Draft:
     opening_tokens: int
     history_tokens: int
     """So many stand before anything of the question."""
-    ahead_tokens: int
-    """So many stand before the question's own words: passages too, which can be prefilled before it is asked."""
+    passages_end: int
+    """So many with the passages that come with the question."""
+    content_at: int
+    """So many before the question's own words: these can be prefilled before it is asked."""
 
 
 class Drafter:
@@ -49,7 +51,7 @@ class Drafter:
             return None
         opening = entries[0].opening or pack(frame[0])
         token_ids = unpack(opening)
-        opening_tokens = history_tokens = ahead_tokens = len(token_ids)
+        opening_tokens = history_tokens = passages_end = content_at = len(token_ids)
         numbers: set[int] = set()
         for joint, position in zip(frame[1:], there, strict=True):
             entry = entries[position]
@@ -57,13 +59,17 @@ class Drafter:
                 history_tokens = len(token_ids)
             token_ids += self._passages(entry)
             if position == asked_at:
-                ahead_tokens = len(token_ids)
+                passages_end = len(token_ids)
             token_ids += self._pointer([number for number in entry.pointed if number in numbers])
+            if position == asked_at:
+                content_at = len(token_ids)
             token_ids += unpack(entry.content)
             token_ids += joint
             numbers.update(passage.number for passage in entry.passages)
         first = msgspec.structs.replace(entries[0], opening=opening)
-        return Draft((first, *entries[1:]), token_ids, opening_tokens, history_tokens, ahead_tokens)
+        return Draft(
+            (first, *entries[1:]), token_ids, opening_tokens, history_tokens, passages_end, content_at
+        )
 
     def _passages(self, entry: Entry) -> list[int]:
         if not entry.passages:

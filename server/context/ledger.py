@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
@@ -64,7 +65,7 @@ class Ledger:
             # The turn before may just have ended.
             await asyncio.shield(writing)
         values = await self.store.get(located.keys)
-        return replace(located, entries=tuple(decode_entry(value) for value in values))
+        return replace(located, entries=tuple(_decoded(values)))
 
     def locate(
         self, conversation: Conversation, tenant: str, scope: str, tools: Sequence[dict[str, Any]] = ()
@@ -95,14 +96,13 @@ class Ledger:
         for reply, entry in replies:
             (key,) = chain(recalled.keys[-1], [reply])
             values[key] = encode_entry(entry)
-        after = [key for key in recalled.keys if key not in values]
         before = self._writing.get(recalled.root)
-        task = asyncio.create_task(self._put(values, after, before), name="ledger-commit")
+        task = asyncio.create_task(self._put(values, recalled.keys, before), name="ledger-commit")
         self._writing[recalled.root] = task
         task.add_done_callback(lambda done: self._written(recalled.root, done))
 
     async def _put(
-        self, values: dict[bytes, bytes], after: list[bytes], before: asyncio.Task[None] | None
+        self, values: dict[bytes, bytes], after: Sequence[bytes], before: asyncio.Task[None] | None
     ) -> None:
         if before is not None:
             await before
@@ -120,6 +120,13 @@ class Ledger:
     def _root(self, tenant: str, scope: str, system: str | None, tools: Sequence[dict[str, Any]]) -> bytes:
         told = _encode([tenant, scope, system, list(tools)])
         return blake2b(self._fingerprint + told, digest_size=_KEY_BYTES).digest()
+
+
+def _decoded(values: Sequence[bytes]) -> Iterator[Entry]:
+    """Up to the first that is not an entry."""
+    with suppress(msgspec.DecodeError, msgspec.ValidationError):
+        for value in values:
+            yield decode_entry(value)
 
 
 def chain(parent: bytes, messages: Sequence[Message]) -> tuple[bytes, ...]:

@@ -5,8 +5,8 @@ common leading passages, so a passage that many conversations want is worth the 
 
 What was served lately is a trie for each root: an order is a path, and a path is what the prefix cache holds. The
 nearest earlier work is FP-growth (Han et al., 2000), which sorts each set by frequency so that the sets share a
-trie's branches. Sorting alone does worse than relevance here: frequencies change, and with them the orders of
-questions that are asked again. So a new set follows the paths that exist; only its rest is sorted.
+trie's branches. Sorting alone shares less than relevance does: frequencies change, and with them the order of a
+question that is asked again. So a new set follows the paths that exist; only its rest is sorted.
 
 Which orders are allowed: a passage stays behind every one that is ahead of it by relevance and differs in score by
 more than the margin. Where scores fall along the list this is a semiorder (Luce, 1956), and what `arrange` returns is
@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from operator import lt
 
 _FRESH_TURNS = 32
-"""A path unused for so many first turns is trusted half as much to be in the cache still. Without it small caches
-gain less, with a much shorter one large caches do: see `tests/bench/order.py`."""
+"""A path unused for so many first turns is trusted half as much to be in the cache still. Shorter suits small caches,
+longer suits large ones; `python -m bench.order` tells what it comes to."""
 
 _MOST_STEPS = 40
 """Nodes that one call looks at, which bounds its time. The best paths are looked at first."""
@@ -122,7 +122,7 @@ class _Arrangement:
         self._served = served
         self._keys = keys
         self._held_back = held_back
-        self._position = {keys[at]: at for at in reversed(range(len(keys)))}
+        self._position = {key: at for at, key in enumerate(keys)}
         self._steps_left = _MOST_STEPS
         self._best: tuple[float, int] = (0.0, 0)
         self._best_path: list[int] = []

@@ -39,7 +39,7 @@ class Prompt:
     history_tokens: int = 0
     """So many tokens stand before anything of the question."""
     ahead_tokens: int = 0
-    """So many stand before the question's own words."""
+    """So many can be computed before the question is whole."""
     compaction: Compaction | None = None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrieval.types import Passage
-from server.context.entry import Entry, Injected, Retrieved, n_tokens, pack
+from server.context.entry import Entry, Injected, Retrieved, n_tokens, pack, unpack
 from server.context.prompt import Citation, passage_line
 from server.context.template import ChatTemplate
 from server.settings import PromptSettings
@@ -65,6 +65,14 @@ class Questions:
             ),
         )
         return Question(entry, cite(wanted, present | here, injected), tuple(injected))
+
+    def settled_tokens(self, entry: Entry, text: str) -> int:
+        """How many tokens of the entry's content stay as they are when `text`, the question so far, is typed on."""
+        said = text[: len(text) - len(text.split()[-1])].rstrip()
+        grounded = bool(entry.passages or entry.pointed)
+        begun = self._template.encode(f"\n{self._settings.question_header}{said}" if grounded else said)
+        pairs = zip(begun, unpack(entry.content), strict=False)
+        return next((at for at, (mine, its) in enumerate(pairs) if mine != its), len(begun))
 
     def _worded(self, text: str, *, grounded: bool) -> str:
         layout = self._settings

@@ -1,8 +1,8 @@
 """Ledgers in a Redis that several gateways share, with this gateway's own memory behind it.
 
 Divergences from how Redis is usually asked:
-- Nothing is retried and nothing waits beyond `timeout_ms`, connecting included: a turn that starts cold is better
-  than one that waits.
+- Nothing waits beyond `timeout_ms`, connecting included, and only a connection that ended while idle is opened again:
+  a turn that starts cold is better than one that waits.
 - Of the server's own words nothing is logged: they may quote a command, and with it what was said.
 - A value carries a checksum of its key and itself, so that what something else wrote there is not believed.
 """
@@ -226,15 +226,19 @@ def _refuse_errors(replies: list[Any]) -> list[Any]:
     return replies
 
 
+def _checksum(name: bytes, value: bytes) -> bytes:
+    return zlib.crc32(value, zlib.crc32(name)).to_bytes(_CHECKSUM_BYTES, "big")
+
+
 def _seal(name: bytes, value: bytes) -> bytes:
-    return zlib.crc32(value, zlib.crc32(name)).to_bytes(_CHECKSUM_BYTES, "big") + value
+    return _checksum(name, value) + value
 
 
 def _unseal(name: bytes, sealed: object) -> bytes | None:
     if not isinstance(sealed, bytes):
         return None
     value = sealed[_CHECKSUM_BYTES:]
-    return value if _seal(name, value) == sealed else None
+    return value if sealed[:_CHECKSUM_BYTES] == _checksum(name, value) else None
 
 
 def _is_timeout(error: Exception) -> bool:

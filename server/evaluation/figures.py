@@ -41,6 +41,10 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int
     plain_computed_tokens: int | None
     """What the usual layout would have computed, as the server estimates it; null where it does not."""
+    ahead_tokens: int
+    """Computed while the user typed; those of a prefill that was cut short are not counted."""
+    compaction: str | None
+    """Why the prompt shed older parts; null where it did not."""
     completion_tokens: int
     tpot_ms: float | None
     """Null for an answer of one token."""
@@ -117,6 +121,7 @@ MEASURES: Mapping[str, _Measure] = {
     "prompt_tokens": _Quotient(lambda turn: float(turn.prompt_tokens)),
     "computed_tokens": _Quotient(lambda turn: float(turn.computed_tokens)),
     "plain_computed_tokens": _Quotient(lambda turn: turn.plain_computed_tokens),
+    "ahead_tokens": _Quotient(lambda turn: float(turn.ahead_tokens)),
     "cached_share": _Quotient(lambda turn: float(turn.cached_tokens), lambda turn: float(turn.prompt_tokens)),
     "completion_tokens": _Quotient(lambda turn: float(turn.completion_tokens)),
     "tpot_ms": _Quotient(lambda turn: turn.tpot_ms),

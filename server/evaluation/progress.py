@@ -26,6 +26,7 @@ class Progress:
             auto_refresh=False,
         )
         self._task = self._bar.add_task("opening", total=None)
+        self._said = ""
         self._later_ttft_ms: dict[Mode, list[float]] = defaultdict(list)
 
     def __enter__(self) -> Progress:
@@ -38,12 +39,15 @@ class Progress:
         self._bar.stop()
 
     def phase(self, words: str) -> None:
+        self._say(words.partition(",")[0])
         self._show(description=escape(words))
 
     def embedded(self, n_done: int, n_all: int) -> None:
+        self._say("embedding the passages")
         self._show(description="embedding the passages", completed=n_done, total=n_all)
 
     def begin(self, n_turns: int) -> None:
+        self._say(f"{n_turns} turns")
         self._show(description="warming up", completed=0, total=n_turns)
 
     def turn(self, observation: Observation) -> None:
@@ -58,6 +62,12 @@ class Progress:
         """The conversation's turns from `turn` on, of `n_turns`, will not come."""
         self._bar.console.print(f"[red]{mode}, turn {turn}[/red]: {escape(error)}", highlight=False)
         self._show(advance=n_turns - turn + 1)
+
+    def _say(self, words: str) -> None:
+        """Where there is no terminal, and so no bar: each phase once."""
+        if not self._console.is_terminal and words != self._said:
+            self._said = words
+            self._console.print(escape(words), highlight=False)
 
     def _show(self, **changes: object) -> None:
         self._bar.update(self._task, refresh=True, **changes)  # type: ignore[arg-type]

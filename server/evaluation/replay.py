@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import get_args
 
 from loadtest.workload.typing import CHARACTERS_PER_WORD, MAX_TYPED_CHARACTERS, partial_texts
 from server.ahead import prewarm
@@ -19,6 +19,7 @@ from server.evaluation.quality import Citations, citations, containment, token_f
 from server.evaluation.report import Replies
 from server.parts import Parts
 from server.settings import Settings
+from server.telemetry.metrics import Prewarmed
 from server.telemetry.timing import TurnClock
 from server.turn import Turn, run_turn
 from server.turn_request import TurnRequest
@@ -52,54 +53,64 @@ class Manner:
     think_s: float
 
 
-@dataclass(slots=True)
-class Replay:
-    """Keeps count over all conversations that it holds."""
+async def hold(
+    conversation: Conversation, mode: Mode, parts: Parts, manner: Manner, tenant: str = ""
+) -> AsyncGenerator[Observation, None]:
+    """One observation per turn, in order. `parts` are the mode's own, and its tenant is. Raises `FirstwordError`."""
+    tenant = tenant or f"evaluation {mode}"
+    history: list[Message] = []
+    numbers: dict[int, str] = {}
+    for number, exchange in enumerate(conversation.turns[: manner.turns], start=1):
+        ahead_before = _tokens_ahead(parts)
+        request = _request(history, exchange.user, manner)
+        if mode == "type-ahead":
+            await _type(request, exchange.user, tenant, parts, manner)
+        turn, answer = await _ask(request, tenant, parts)
+        if parts.settings.context.layout != "append":
+            numbers.clear()  # counted anew on each turn
+        numbers |= {citation.number: citation.passage.document_id for citation in turn.citations}
+        is_last = number == len(conversation.turns)
+        relevant = conversation.relevant if is_last else frozenset()
+        sources = [citation.passage.document_id for citation in turn.citations]
+        cited = citations(answer, sources, numbers, relevant)
+        ahead_tokens = _tokens_ahead(parts) - ahead_before
+        yield _observation(conversation, mode, number, exchange, turn, ahead_tokens, answer, cited)
+        reply = answer if manner.replies == "own" else exchange.agent
+        history += [Message("user", exchange.user), Message("assistant", reply)]
 
-    manner: Manner
-    prewarms: Counter[str] = field(default_factory=Counter)
-    """Calls by what became of them: started, or why not."""
 
-    async def hold(
-        self, conversation: Conversation, mode: Mode, parts: Parts, tenant: str = ""
-    ) -> AsyncGenerator[Observation, None]:
-        """One observation per turn, in order. `parts` are the mode's own, and its tenant is. Raises `FirstwordError`."""
-        tenant = tenant or f"evaluation {mode}"
-        history: list[Message] = []
-        numbers: dict[int, str] = {}
-        turns = conversation.turns[: self.manner.turns]
-        for number, exchange in enumerate(turns, start=1):
-            if mode == "type-ahead":
-                await self._type(history, exchange.user, tenant, parts)
-            turn, answer = await _ask(self._request(history, exchange.user), tenant, parts)
-            if parts.settings.context.layout != "append":
-                numbers.clear()  # counted anew on each turn
-            numbers |= {citation.number: citation.passage.document_id for citation in turn.citations}
-            is_last = number == len(conversation.turns)
-            relevant = conversation.relevant if is_last else frozenset()
-            sources = [citation.passage.document_id for citation in turn.citations]
-            cited = citations(answer, sources, numbers, relevant)
-            yield _observation(conversation, mode, number, exchange, turn, answer, cited)
-            reply = answer if self.manner.replies == "own" else exchange.agent
-            history += [Message("user", exchange.user), Message("assistant", reply)]
+async def _type(request: TurnRequest, text: str, tenant: str, parts: Parts, manner: Manner) -> None:
+    """Returns with the last character, which is when the message is submitted."""
+    submit_at = time.monotonic() + manner.think_s + typing_s(text, manner.words_per_minute)
+    for before_s, typed in partial_texts(text, manner.words_per_minute, TYPED_EVERY_S):
+        await _until(submit_at - before_s)
+        prewarm(replace(request, messages=[*request.messages[:-1], Message("user", typed)]), tenant, parts)
+    await _until(submit_at)
 
-    async def _type(self, history: Sequence[Message], text: str, tenant: str, parts: Parts) -> None:
-        """Returns with the last character, which is when the message is submitted."""
-        submit_at = time.monotonic() + self.manner.think_s + typing_s(text, self.manner.words_per_minute)
-        for before_s, typed in partial_texts(text, self.manner.words_per_minute, TYPED_EVERY_S):
-            await _until(submit_at - before_s)
-            dropped = prewarm(self._request(history, typed), tenant, parts)
-            self.prewarms[dropped or "started"] += 1
-        await _until(submit_at)
 
-    def _request(self, history: Sequence[Message], text: str) -> TurnRequest:
-        return TurnRequest(
-            messages=[*history, Message("user", text)],
-            sampling=self.manner.sampling,
-            retrieve=True,
-            top_k=self.manner.top_k,
-            stream=True,
-        )
+def _request(history: Sequence[Message], text: str, manner: Manner) -> TurnRequest:
+    return TurnRequest(
+        messages=[*history, Message("user", text)],
+        sampling=manner.sampling,
+        retrieve=True,
+        top_k=manner.top_k,
+        stream=True,
+    )
+
+
+def _tokens_ahead(parts: Parts) -> int:
+    """So many the engine has computed ahead of messages so far, by the server's own count."""
+    return int(parts.metrics.registry.get_sample_value("firstword_prewarmed_tokens_total") or 0)
+
+
+def prewarms_of(parts: Parts) -> dict[str, int]:
+    """Calls to prewarm by what became of them, and turns that used it."""
+    outcomes = get_args(Prewarmed)
+    counts = (
+        parts.metrics.registry.get_sample_value("firstword_prewarms_total", {"outcome": outcome})
+        for outcome in outcomes
+    )
+    return {outcome: int(count) for outcome, count in zip(outcomes, counts, strict=True) if count}
 
 
 async def _until(moment: float) -> None:
@@ -133,6 +144,7 @@ def _observation(
     number: int,
     exchange: Exchange,
     turn: Turn,
+    ahead_tokens: int,
     answer: str,
     cited: Citations | None,
 ) -> Observation:
@@ -148,6 +160,8 @@ def _observation(
         prompt_tokens=turn.prompt_tokens,
         cached_tokens=turn.cached_tokens,
         plain_computed_tokens=usual.computed_tokens if usual else None,
+        ahead_tokens=ahead_tokens,
+        compaction=turn.prompt.compaction if turn.prompt else None,
         completion_tokens=turn.completion_tokens,
         tpot_ms=sum(clock.token_gaps_s) * 1_000 / (turn.completion_tokens - 1)
         if turn.completion_tokens > 1

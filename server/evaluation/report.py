@@ -88,7 +88,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Turns in no figure, since another mode has not finished the same turn."""
     failures: tuple[Failure, ...]
     prewarms: dict[str, int]
-    """Calls to prewarm by what became of them: started, or why not."""
+    """Calls to prewarm by what became of them, and turns that used it."""
     summaries: tuple[Summary, ...]
     by_turn: tuple[TurnSummary, ...]
     observations: tuple[Observation, ...] = ()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from server.evaluation.figures import Mode, Observation
 from server.evaluation.knowledge import Collection, open_knowledge
 from server.evaluation.page import write_page
 from server.evaluation.progress import Progress
-from server.evaluation.replay import Manner, Replay, sampling_of, settings_of
+from server.evaluation.replay import Manner, hold, prewarms_of, sampling_of, settings_of
 from server.evaluation.report import Failure, Order, Report, make_report, write_json
 from server.evaluation.tables import print_report
 from server.parts import (
@@ -96,17 +96,17 @@ async def _evaluate(
                     passages, embedder, parts.template, vectors_dir, progress.embedded
                 ) as knowledge:
                     await _engine_ready(parts, progress)
-                    gc.collect()
-                    gc.freeze()
                     conditions = conditions_of(parts, embedder, data)
                     course = _Course(order, parts, knowledge, progress)
-                    interrupted = await course.run(chosen)
+                    with _quiet_collector():
+                        interrupted = await course.run(chosen)
+                    prewarms = prewarms_of(parts)
     return make_report(
         order,
         conditions,
         course.observations,
         course.failures,
-        dict(course.replay.prewarms),
+        prewarms,
         interrupted=interrupted,
     )
 
@@ -119,7 +119,7 @@ class _Course:
     ) -> None:
         self._modes = order.modes
         self._progress = progress
-        manner = Manner(
+        self._manner = Manner(
             sampling=sampling_of(parts.settings, order.max_tokens),
             top_k=order.top_k,
             turns=order.turns,
@@ -127,8 +127,6 @@ class _Course:
             words_per_minute=order.words_per_minute,
             think_s=order.think_s,
         )
-        self._manner = manner
-        self.replay = Replay(manner)
         self._parts = {
             (mode, name): _parts_of(mode, parts, collection)
             for mode in self._modes
@@ -159,14 +157,14 @@ class _Course:
         mode = self._modes[0]
         parts = self._parts[mode, conversation.collection]
         with suppress(Exception):  # what is wrong comes again, and is reported then
-            async for _ in Replay(self._manner).hold(opening, mode, parts, tenant="evaluation warm-up"):
+            async for _ in hold(opening, mode, parts, self._manner, tenant="evaluation warm-up"):
                 pass
 
     async def _hold(self, conversation: Conversation, mode: Mode) -> None:
         parts = self._parts[mode, conversation.collection]
         turn = 1
         try:
-            async for observation in self.replay.hold(conversation, mode, parts):
+            async for observation in hold(conversation, mode, parts, self._manner):
                 self.observations.append(observation)
                 turn = observation.turn + 1
                 self._progress.turn(observation)
@@ -206,6 +204,20 @@ def _own_settings(settings: Settings, data_dir: Path) -> Settings:
             "prewarm": prewarm,
         }
     )
+
+
+@contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """As the server does when it is ready, see `server/app.py`; what stays frozen at exit, nanobind calls leaked."""
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 async def _engine_ready(parts: Parts, progress: Progress) -> None:

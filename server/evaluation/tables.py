@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich import box
 from rich.console import Console
@@ -14,36 +14,33 @@ from loadtest.report.cells import milliseconds, share
 from server.evaluation.figures import BASE, PARTS, Estimate, Part, Summary
 from server.evaluation.report import Report
 
-_COST = {
-    "ttft_mean_ms": "TTFT mean",
-    "ttft_p50_ms": "TTFT p50",
-    "ttft_p95_ms": "TTFT p95",
-    "prompt_tokens": "prompt tokens",
-    "computed_tokens": "computed",
-    "cached_share": "cached",
-    "tpot_ms": "TPOT",
-}
-_QUALITY = {
+_ROWS = {
+    "ttft_mean_ms": "TTFT mean, ms",
+    "ttft_p50_ms": "TTFT p50, ms",
+    "ttft_p95_ms": "TTFT p95, ms",
+    "prefill_mean_ms": "prefill, ms",
+    "prompt_tokens": "prompt, tokens",
+    "computed_tokens": "computed, tokens",
+    "ahead_tokens": "ahead, tokens",
+    "cached_share": "from the cache",
+    "tpot_ms": "TPOT, ms",
     "f1": "token F1",
     "containment": "containment",
     "source_precision": "sources relevant",
     "source_recall": "relevant found",
-    "names_relevant": "names one",
+    "names_relevant": "relevant named",
 }
+_FIRST_OF_ANSWERS = "f1"
 _SHARES = {"cached_share", "f1", "containment", "source_precision", "source_recall", "names_relevant"}
-_COUNTS = {"prompt_tokens", "computed_tokens"}
+_COUNTS = {"prompt_tokens", "computed_tokens", "ahead_tokens"}
 _MOST_FAILURES = 8
 
 
 def print_report(report: Report, console: Console) -> None:
     for part in PARTS:
         rows = [summary for summary in report.summaries if summary.part == part]
-        if rows and not (part == "all turns" and len({row.part for row in report.summaries}) == 2):
-            console.print(_cost_table(part, rows))
-    for part in PARTS:
-        rows = [summary for summary in report.summaries if summary.part == part]
-        if rows:
-            console.print(_quality_table(part, rows))
+        if rows and part != "all turns":
+            console.print(_part_table(part, rows))
     if report.by_turn:
         console.print(_turn_table(report))
     if report.failures:
@@ -58,40 +55,27 @@ def value(name: str, found: float) -> str:
     return f"{found:,.0f}" if name in _COUNTS else milliseconds(found)
 
 
-def _cost_table(part: Part, rows: list[Summary]) -> Table:
-    """Each value with its 95 % interval; below it, the ratio to the usual layout with its own."""
-    table = _table(
-        f"{part}: cost, times in ms; below, as a ratio to {BASE}", "mode", "turns", *_COST.values()
-    )
-    for row in rows:
-        estimates = [row.measures.get(name) for name in _COST]
-        table.add_row(
-            row.mode,
-            str(row.turns),
-            *(_cell(name, estimate) for name, estimate in zip(_COST, estimates, strict=True)),
-        )
-    return table
-
-
-def _quality_table(part: Part, rows: list[Summary]) -> Table:
-    table = _table(
-        f"{part}: answers; below, the difference to {BASE}", "mode", "turns", *_QUALITY.values(), "of turns"
-    )
-    for row in rows:
-        estimates = {name: row.measures.get(name) for name in _QUALITY}
-        known = estimates["source_recall"]
-        table.add_row(
-            row.mode,
-            str(row.turns),
-            *(_cell(name, estimate) for name, estimate in estimates.items()),
-            "0" if known is None else str(known.n),
-        )
+def _part_table(part: Part, rows: list[Summary]) -> Table:
+    """The usual layout's values with their intervals; the others' with how they compare with it."""
+    title = f"{part}: {rows[0].turns} turns of {rows[0].conversations} conversations in every mode"
+    table = _table(title, "", *(row.mode for row in rows))
+    for name, head in _ROWS.items():
+        if name == _FIRST_OF_ANSWERS:
+            table.add_section()
+        estimates = [row.measures.get(name) for row in rows]
+        known = [estimate.n for estimate in estimates if estimate is not None]
+        if not known or (name == "ahead_tokens" and not any(found and found.value for found in estimates)):
+            continue
+        label = Text(head)
+        if min(known) < rows[0].turns:
+            label.append(f"\nof {min(known)} turns", "dim")
+        table.add_row(label, *(_cell(name, estimate) for estimate in estimates))
     return table
 
 
 def _turn_table(report: Report) -> Table:
     modes = [mode for mode in report.order.modes if any(row.mode == mode for row in report.by_turn)]
-    table = _table("TTFT p50 by turn, ms; below, the share from the cache", "turn", "n", *modes)
+    table = _table("TTFT p50, ms, by turn", "turn", "n", *modes)
     for number in sorted({row.turn for row in report.by_turn}):
         rows = {row.mode: row for row in report.by_turn if row.turn == number}
         cells = []
@@ -109,22 +93,23 @@ def _cell(name: str, estimate: Estimate | None) -> Text:
     if estimate is None:
         return Text("–", justify="right")
     lines = [value(name, estimate.value)]
-    if estimate.ci is not None:
-        lines.append(f"{value(name, estimate.ci.low)} … {value(name, estimate.ci.high)}")
-    if name in _SHARES:
-        if estimate.difference is not None:
-            lines.append(f"{estimate.difference * 100:+.1f} points{_points(estimate.difference_ci)}")
+    if estimate.difference is None:
+        lines += _range(estimate.ci, lambda found: value(name, found))
+    elif name in _SHARES:
+        lines.append(f"{_points(estimate.difference)} pts")
+        lines += _range(estimate.difference_ci, _points)
     elif estimate.ratio is not None:
-        lines.append(f"×{estimate.ratio:.2f}{_times(estimate.ratio_ci)}")
+        lines.append(f"×{estimate.ratio:.2f}")
+        lines += _range(estimate.ratio_ci, lambda found: f"{found:.2f}")
     return Text.assemble(lines[0], ("".join(f"\n{line}" for line in lines[1:]), "dim"), justify="right")
 
 
-def _points(ci: Interval | None) -> str:
-    return "" if ci is None else f" ({ci.low * 100:+.1f} … {ci.high * 100:+.1f})"
+def _points(share: float) -> str:
+    return f"{share * 100:+.1f}"
 
 
-def _times(ci: Interval | None) -> str:
-    return "" if ci is None else f" ({ci.low:.2f} … {ci.high:.2f})"
+def _range(ci: Interval | None, shown: Callable[[float], str]) -> list[str]:
+    return [] if ci is None else [f"{shown(ci.low)}…{shown(ci.high)}"]
 
 
 def _failure_table(report: Report) -> Table:
@@ -145,15 +130,16 @@ def _notes(report: Report) -> Iterator[str]:
         yield f"{len(report.failures)} conversations broke off in one mode; their turns before that count."
     if report.left_out:
         yield f"{report.left_out} turns are in no figure: another mode has not finished the same turn."
-    if report.prewarms.keys() - {"started"}:
+    if report.prewarms:
         counts = ", ".join(f"{n} {what}" for what, n in report.prewarms.items())
-        yield f"Not every call to prewarm was taken: {counts}."
+        yield f"Calls to prewarm: {counts}."
     if not report.summaries:
         yield "No turn was finished, so there is no figure."
     elif all(summary.conversations < 10 for summary in report.summaries):
         yield "Fewer than ten conversations: no intervals."
     else:
-        yield "Intervals: 95 %, bootstrap over whole conversations, the same ones in every mode."
+        yield f"Below a value its 95 % interval, or how it compares with {BASE} and that with its interval."
+        yield "Intervals: bootstrap over whole conversations, the same ones in every mode."
     yield "Token F1 and containment compare words with a reference; they do not know what is true."
 
 

@@ -37,7 +37,9 @@ def write_library(folder: Path) -> None:
 
 
 def document(topic: str, told: str = "as it was in the beginning") -> str:
-    sentences = [f"Of {word} the {topic} page says {told}, part {at}." for at, word in enumerate(words(topic))]
+    sentences = [
+        f"Of {word} the {topic} page says {told}, part {at}." for at, word in enumerate(words(topic))
+    ]
     return f"# About {topic}\n\n" + " ".join(sentences) + "\n"
 
 
@@ -45,9 +47,12 @@ def words(topic: str) -> list[str]:
     return TOPICS[topic].split()
 
 
-def asked_about(topic: str, n_words: int = 3) -> str:
-    """A question that finds the topic's document first."""
-    return f"Tell of {' '.join(words(topic)[:n_words])} {topic}"
+def asked_about(topic: str, weight: int = 1) -> str:
+    """A question that finds the topic's document first.
+
+    The question before it is searched for too: a later one has to weigh more.
+    """
+    return f"Tell of {' '.join(words(topic)[:3])} {' '.join([topic] * weight)}"
 
 
 class Given:

@@ -56,6 +56,12 @@ def test_of_two_paths_as_long_the_later_served_is_followed(order: SharedOrder) -
     assert arranged(order, [1, 2, 3, 4], CLOSE) == [3, 4, 1, 2]
 
 
+def test_a_fresh_path_is_found_behind_stale_and_frequent_ones(order: SharedOrder) -> None:
+    for keys in ([2], [2], *[[1, 2, 3, 4]] * 3, [4, 3, 2, 1]):
+        order.served(ROOT, keys)
+    assert arranged(order, [1, 2, 3, 4], CLOSE) == [4, 3, 2, 1]
+
+
 def test_behind_the_path_come_those_served_most_often(order: SharedOrder) -> None:
     for keys in ([8, 4], [9, 4], [8, 3], [1]):
         order.served(ROOT, keys)

@@ -12,7 +12,7 @@ const MODES = {
   "type-ahead": { colour: "var(--mode-type-ahead)", dash: null, symbol: "star", means: "the same, and history and passages are prefilled while the user types" },
 };
 const SHARES = new Set(["cached_share", "f1", "containment", "source_precision", "source_recall", "names_relevant"]);
-const COSTS = [["ttft_mean_ms", "TTFT mean, ms"], ["ttft_p50_ms", "TTFT p50, ms"], ["ttft_p95_ms", "TTFT p95, ms"], ["prefill_mean_ms", "prefill, ms"], ["prompt_tokens", "prompt tokens"], ["computed_tokens", "computed tokens"], ["cached_share", "from the cache"], ["tpot_ms", "TPOT, ms"], ["completion_tokens", "answer tokens"]];
+const COSTS = [["ttft_mean_ms", "TTFT mean, ms"], ["ttft_p50_ms", "TTFT p50, ms"], ["ttft_p95_ms", "TTFT p95, ms"], ["prefill_mean_ms", "prefill, ms"], ["prompt_tokens", "prompt tokens"], ["computed_tokens", "computed tokens"], ["ahead_tokens", "computed while typing"], ["cached_share", "from the cache"], ["tpot_ms", "TPOT, ms"], ["completion_tokens", "answer tokens"]];
 const QUALITIES = [["f1", "token F1"], ["containment", "containment"], ["source_precision", "sources that are relevant"], ["source_recall", "relevant passages among the sources"], ["names_relevant", "answers that name a relevant one"]];
 
 const modes = data.order.modes.filter((mode) => data.by_turn.some((row) => row.mode === mode));

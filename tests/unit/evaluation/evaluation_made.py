@@ -71,6 +71,8 @@ def observation(
         "prompt_tokens": 1_000,
         "cached_tokens": 200,
         "plain_computed_tokens": 900,
+        "ahead_tokens": 0,
+        "compaction": None,
         "completion_tokens": 20,
         "tpot_ms": 10.0,
         "finish_reason": "stop",
@@ -117,4 +119,4 @@ def report_of(
         data_sha256="0" * 64,
         settings={"prompt": {"system": "Be brief."}},
     )
-    return make_report(order, conditions, observations, failures, {"started": 3}, interrupted=interrupted)
+    return make_report(order, conditions, observations, failures, {"finished": 3}, interrupted=interrupted)

@@ -136,7 +136,10 @@ def test_a_prompt_that_only_grows_computes_less_and_typing_ahead_least(whole: Re
     assert later["type-ahead"] < later["append+order"]
     first = computed(whole, "a", first=True)
     assert first["type-ahead"] < first["append"]
-    assert whole.prewarms["started"] > 0
+    assert whole.prewarms["used"] == len(by_mode(whole)["type-ahead"])
+    for turn in whole.observations:
+        assert turn.mode == "type-ahead" or turn.ahead_tokens == 0
+    assert any(turn.ahead_tokens for turn in whole.observations)
 
 
 def test_nothing_of_the_deployment_is_touched_but_the_vectors(whole: Report, folder: Path) -> None:
