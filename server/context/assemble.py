@@ -116,7 +116,9 @@ class Assembler:
         known = recalled.entries[:asked_at]
         if wanted.guess is not None and wanted.guess.history is not None:
             known = wanted.guess.history
-        rest = self._foreign.entries(recalled.conversation.history[len(known) :])
+        rest = self._foreign.entries(
+            recalled.conversation.history[len(known) :], after_dropped=bool(known) and known[-1].dropped
+        )
         return None if rest is None else [*without(known, wanted.gone), *rest]
 
     def _grow(

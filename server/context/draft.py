@@ -49,7 +49,10 @@ class Drafter:
         frame = self._joints.frame([roles[position] for position in there], system, tools)
         if frame is None:
             return None
-        opening = entries[0].opening or pack(frame[0])
+        first, opening = entries[0], pack(frame[0])
+        if roles[there[0]] == roles[0]:  # It leads to the role that came first: a greeting may have been shed.
+            opening = first.opening or opening
+            first = msgspec.structs.replace(first, opening=opening)
         token_ids = unpack(opening)
         opening_tokens = history_tokens = passages_end = content_at = len(token_ids)
         numbers: set[int] = set()
@@ -66,7 +69,6 @@ class Drafter:
             token_ids += unpack(entry.content)
             token_ids += joint
             numbers.update(passage.number for passage in entry.passages)
-        first = msgspec.structs.replace(entries[0], opening=opening)
         return Draft(
             (first, *entries[1:]), token_ids, opening_tokens, history_tokens, passages_end, content_at
         )

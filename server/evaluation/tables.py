@@ -146,5 +146,6 @@ def _notes(report: Report) -> Iterator[str]:
 def _table(title: str, *heads: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for at, head in enumerate(heads):
-        table.add_column(head, justify="left" if at == 0 or head == "error" else "right", overflow="fold")
+        left = at == 0 or head == "error"
+        table.add_column(head, justify="left" if left else "right", no_wrap=at == 0, overflow="fold")
     return table

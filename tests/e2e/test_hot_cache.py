@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from conversations import (
@@ -14,6 +13,7 @@ from conversations import (
     Talk,
     asked_about,
     assistant,
+    client_of,
     document,
     prewarmed,
     sources,
@@ -137,7 +137,7 @@ async def test_either_of_two_choices_can_be_gone_on_with(library: MakeSettings) 
     async with running(settings) as gateway:
         given = Given(gateway)
         body = {"messages": [user(asked_about("bicycles"))], "n": 2}
-        async with httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client:
+        async with client_of(gateway) as client:
             choices = (await client.post(CHAT, json=body)).json()["choices"]
         for choice in choices:
             said = choice["message"]["content"]
@@ -177,7 +177,7 @@ async def test_a_client_that_left_in_mid_answer_goes_on_with_what_it_had(library
         talk.messages.append(user(asked_about("bicycles")))
         had = ""
         async with (
-            httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client,
+            client_of(gateway) as client,
             client.stream("POST", CHAT, json={"messages": talk.messages, "stream": True}) as response,
         ):
             async for chunk in events(response):
@@ -218,7 +218,7 @@ async def test_a_tools_answer_goes_on_with_the_prompt_that_called_it(library: Ma
 
 
 async def _answered(gateway: Gateway, messages: list[dict[str, Any]]) -> str:
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client:
+    async with client_of(gateway) as client:
         body = (await client.post(CHAT, json={"messages": messages})).json()
     said: str = body["choices"][0]["message"]["content"]
     return said
@@ -367,7 +367,7 @@ async def test_the_usual_layouts_figures_are_told_everywhere(library: MakeSettin
     async with running(library()) as gateway:
         talk = Talk(gateway)
         streams = [await talk.say(asked_about(topic)) for topic in ("bicycles", "cheese")]
-        async with httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client:
+        async with client_of(gateway) as client:
             turns = (await client.get("/v1/turns")).json()["data"]
             metrics = (await client.get("/metrics")).text
         told = [stream.timing["plain_computed_tokens"] for stream in streams]

@@ -6,7 +6,6 @@ import asyncio
 import json
 from typing import Any
 
-import httpx
 import pytest
 
 from conversations import (
@@ -15,6 +14,7 @@ from conversations import (
     Talk,
     asked_about,
     assistant,
+    client_of,
     prewarm,
     prewarmed,
     running_prewarms,
@@ -46,7 +46,7 @@ async def outcomes(gateway: Gateway) -> dict[str, int]:
 
 
 async def newest_turn(gateway: Gateway) -> dict[str, Any]:
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client:
+    async with client_of(gateway) as client:
         turn: dict[str, Any] = (await client.get("/v1/turns?limit=1")).json()["data"][0]
     return turn
 
@@ -170,7 +170,7 @@ async def test_nothing_is_prefilled_while_a_turn_waits_in_the_queue(library: Mak
     async with running(settings) as gateway:
         given = Given(gateway)
         typing = Talk(gateway)
-        first = asyncio.create_task(Talk(gateway, BARE).say("Hi", max_tokens=20))
+        first = asyncio.create_task(Talk(gateway, BARE).say("Hi", max_tokens=200, ignore_eos=True))
         await until(lambda: given.turns and not gateway.parts.admission.prefill_tokens)
         assert (await typing.type(asked_about("bicycles"))).json() == STARTED, "beside a turn there is room"
         await until(lambda: len(given.prewarms) == 1)
@@ -182,7 +182,8 @@ async def test_nothing_is_prefilled_while_a_turn_waits_in_the_queue(library: Mak
             assert (await typing.type(asked_about(topic))).json() == BUSY
         assert gateway.parts.admission.queued_turns == 3
         assert len(given.prewarms) == 1
-        await asyncio.gather(first, *waiting)
+        first.cancel()
+        await asyncio.wait((first, *waiting))
         told = zip(given.requests, given.queued_turns, strict=True)
         assert all(not queued for request, queued in told if request.request_id.startswith("ahead_"))
 
@@ -200,7 +201,7 @@ async def test_a_turn_that_comes_while_a_guess_is_searched_for_keeps_it_from_the
             return await retrieve(*query)
 
         monkeypatch.setattr(gateway.parts.retriever, "retrieve", slow_retrieve)
-        first = asyncio.create_task(Talk(gateway, BARE).say("Hi", max_tokens=20))
+        first = asyncio.create_task(Talk(gateway, BARE).say("Hi", max_tokens=200, ignore_eos=True))
         await until(lambda: given.turns and not gateway.parts.admission.prefill_tokens)
         assert (await typing.type(asked_about("bicycles"))).json() == STARTED
         second = asyncio.create_task(Talk(gateway, BARE).say("Hi again", max_tokens=1))
@@ -209,7 +210,8 @@ async def test_a_turn_that_comes_while_a_guess_is_searched_for_keeps_it_from_the
         await prewarmed()
         assert given.prewarms == []
         assert await outcomes(gateway) == {"dropped": 1}
-        await asyncio.gather(first, second)
+        first.cancel()
+        await asyncio.wait((first, second))
 
 
 async def test_beyond_its_share_of_the_permits_it_is_dropped(library: MakeSettings) -> None:
@@ -403,7 +405,7 @@ async def test_bad_bodies_have_the_one_shape_and_reach_nothing(library: MakeSett
             assert param is None or error["param"] == param, (name, error)
         too_many = (await prewarm(gateway, BAD_BODIES["too many messages"][0])).json()["error"]
         assert "512" in too_many["message"]
-        async with httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client:
+        async with client_of(gateway) as client:
             assert (await client.get(PREWARM)).status_code == 405
         await prewarmed()
         assert given.requests == []

@@ -101,6 +101,11 @@ class Writer:
         self._layout = layout
         self._shelf = shelf
 
+    def text(self, token_ids: Sequence[int]) -> str:
+        """With its control tokens, for people."""
+        text: str = self._template.tokenizer.decode(list(token_ids), skip_special_tokens=False)
+        return text
+
     def prompt(self, system: str | None, tools: Sequence[dict[str, Any]], said: Sequence[Held]) -> list[int]:
         control = self._template.encode_control
         token_ids = [*control("<|im_start|>system\n"), *self._template.encode(system or self._layout.system)]
@@ -145,13 +150,16 @@ class Writer:
         content = [*self._template.encode(message.content), *self._template.encode_control(calls)]
         return Held(message.role, tuple(content))
 
-    def foreign_history(self, messages: Sequence[Message], max_tokens: int) -> list[Held]:
-        """The latest of them that fit, beginning with a user's; the others dropped."""
+    def foreign_history(
+        self, before: Sequence[Held], messages: Sequence[Message], max_tokens: int
+    ) -> list[Held]:
+        """The latest of them that fit, beginning with a user's unless they go on with `before`; the others dropped."""
         said = [self.foreign(message) for message in messages]
+        goes_on = not before or not before[-1].dropped
         for first in range(len(said) + 1):
             tokens = sum(len(held.content) for held in said[first:])
-            begins_a_turn = first in (0, len(said)) or said[first].role == "user"
-            if tokens <= max_tokens and begins_a_turn:
+            whole = (first == 0 and goes_on) or first == len(said) or said[first].role == "user"
+            if tokens <= max_tokens and whole:
                 return [Held(held.role, dropped=True) for held in said[:first]] + said[first:]
         raise AssertionError("nothing always fits")
 

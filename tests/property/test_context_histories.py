@@ -262,7 +262,10 @@ class Model:
         assert prompt.entries, "the starter model's prompts grow"
         assert len(prompt.entries) == len(places)
         self._check_recalled(recalled, places)
-        observed = [_observed(entry, said.role) for entry, said in zip(prompt.entries, conversation.messages)]
+        observed = [
+            _observed(entry, said.role)
+            for entry, said in zip(prompt.entries, conversation.messages, strict=True)
+        ]
 
         due = self._due(recalled, wanted, settings, places)
         history = self._shed(due[:asked_at], observed[:asked_at], prompt, wanted)
@@ -271,7 +274,10 @@ class Model:
         else:
             question = self._question(conversation.question, wanted, history, observed[asked_at], prompt)
         self.said = [*history, question, *due[asked_at + 1 :]]
-        assert prompt.token_ids == self.writer.prompt(conversation.system, wanted.tools, self.said)
+        written = self.writer.prompt(conversation.system, wanted.tools, self.said)
+        assert prompt.token_ids == written, (
+            f"{self.writer.text(prompt.token_ids)}\n--- and not\n{self.writer.text(written)}"
+        )
         self._check_passages(places, prompt)
         self._check_sizes(wanted, prompt, settings)
         self._check_prefix(recalled, wanted, prompt, places)
@@ -296,7 +302,7 @@ class Model:
         if wanted.guess is not None and wanted.guess.history is not None:
             history = [held for _, held in self.typed[wanted.guess.history]]
         history += self.writer.foreign_history(
-            conversation.history[len(history) :], settings.prompt.max_history_tokens
+            history, conversation.history[len(history) :], settings.prompt.max_history_tokens
         )
         question = later[0] if later else Held("user")
         return without_gone([*history, question, *self._tail(recalled)], self.shelf)

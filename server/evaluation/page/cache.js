@@ -90,7 +90,7 @@ function qualityPlot(part) {
   if (!present.length) return leftOut(id, title, "no answer was held against a reference.");
   return figure({
     id, title,
-    lead: "With 95 % intervals. Where two intervals are far apart, one layout answers better; where they lie on each other, these measures see no difference.",
+    lead: "With 95 % intervals. The tables tell each layout's difference to the usual one, turn by turn, and so more sharply.",
     draw: (width) => {
       const each = width >= 760 ? Math.floor((width - 24) / 2) : width;
       return present.map(([measure, name]) => {
@@ -103,7 +103,7 @@ function qualityPlot(part) {
           marks: [
             Plot.ruleY(rows.filter((row) => row.estimate.ci), { y: "mode", x1: (row) => row.estimate.ci.low, x2: (row) => row.estimate.ci.high, stroke: (row) => MODES[row.mode].colour, strokeWidth: 4, strokeOpacity: 0.4 }),
             rows.map((row) => Plot.dot([row], { y: "mode", x: row.estimate.value, fill: MODES[row.mode].colour, r: 4.5, symbol: MODES[row.mode].symbol, title: () => `${row.mode}: ${percent(row.estimate.value)}` })),
-            Plot.text(rows, { y: "mode", x: (row) => row.estimate.ci?.high ?? row.estimate.value, text: (row) => percent(row.estimate.value), textAnchor: "start", dx: 7, fill: COLOUR.ink }),
+            Plot.text(rows, { y: "mode", x: (row) => row.estimate.ci?.high ?? row.estimate.value, text: (row) => percent(row.estimate.value), textAnchor: "start", dx: 10, fill: COLOUR.ink }),
           ],
         });
       });
@@ -165,7 +165,7 @@ function cards() {
 
 function header() {
   const { conditions, order } = data;
-  const facts = [["Model", conditions.model], ["Engine", conditions.engine], ["On", conditions.device || conditions.machine], ["Conversations", `${number(data.conversations)}, ${plural(data.turns, "turn")} over all modes`], ["Passages a turn", number(order.top_k)], ["When", data.created]];
+  const facts = [["Model", conditions.model], ["Engine", conditions.engine], ["On", conditions.device || conditions.machine], ["Conversations", `${number(data.conversations)}, ${plural(data.turns, "turn")} over all modes`], ["Passages a turn", number(order.top_k)], ["When", data.created.replace("T", " ").replace("+00:00", " UTC")]];
   return element("header", null, element("h1", null, "The cache, turn by turn", element("span", { class: "caret", "aria-hidden": "true" })), element("dl", { class: "facts" }, facts.map(([name, value]) => element("div", null, element("dt", null, name), element("dd", null, value)))));
 }
 

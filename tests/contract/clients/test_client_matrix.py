@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -36,6 +37,7 @@ pytestmark = pytest.mark.timeout(300)
 
 Program = Callable[[str], ClientProcess]
 EVERY = having("")
+BLOCK_TOKENS = 32
 PROMPT = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -141,6 +143,28 @@ def test_history_goes_back_as_the_client_has_it(client: str, program: Program, a
     assert {name: seen["usage"][name] for name in PROMPT} == usage_of(answers, whole_conversation())
 
 
+@clients()
+@pytest.mark.parametrize(("scenario", "n_turns"), [("conversation", 3), ("retold", 2)])
+def test_the_history_that_goes_back_is_known(
+    client: str, scenario: str, n_turns: int, program: Program, answers: Server
+) -> None:
+    """A turn adds its question and its reply to the ledger; a message that it did not know again would be one more.
+
+    The client's own objects go back (`conversation`), or text that it kept, in content parts (`retold`).
+    """
+    questions = [f"{client}, {scenario}: {question}" for question in QUESTIONS[:n_turns]]
+    entries = "firstword_ledger_entries"
+    before = answers.metric(entries)
+    seen = faultless(program(client).ask(scenario, **job(answers, questions=questions)))
+    assert seen["text"] == REPLY
+    assert within(5, lambda: answers.metric(entries) >= before + 2 * n_turns)
+    assert answers.metric(entries) == before + 2 * n_turns
+    turns = answers.get(f"/v1/turns?limit={n_turns}").json()["data"]
+    assert [turn["turn"] for turn in turns] == list(range(n_turns, 0, -1))
+    for later, earlier in pairwise(turns):
+        assert later["cached_tokens"] >= earlier["prompt_tokens"] // BLOCK_TOKENS * BLOCK_TOKENS
+
+
 @clients("choices")
 def test_two_choices_are_two_whole_answers(client: str, program: Program, answers: Server) -> None:
     seen = faultless(program(client).ask("choices", **job(answers)))
@@ -179,6 +203,19 @@ def test_streamed_tool_calls_keep_their_arguments(client: str, program: Program,
     assert all(ids)
     assert seen["follow_up"]["finish_reason"] == "tool_calls"
     assert [call["arguments"] for call in seen["follow_up"]["tool_calls"]] == ARGUMENTS
+
+
+@clients()
+def test_calls_that_go_back_are_known(client: str, program: Program, tools: Server) -> None:
+    """Question and calls, then two results and the next calls: five messages. Some clients ask twice with other tools,
+    which is two messages more; a message that was not known again would be one.
+    """
+    asking = job(tools, tool=TOOL, tool_results=TOOL_RESULTS, questions=[f"{client}: {QUESTIONS[0]}"])
+    entries = "firstword_ledger_entries"
+    before = tools.metric(entries)
+    faultless(program(client).ask("tool_calls", **asking))
+    assert within(5, lambda: tools.metric(entries) >= before + 5)
+    assert tools.metric(entries) - before in (5, 7)
 
 
 @clients("reasoning")

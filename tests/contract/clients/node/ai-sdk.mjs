@@ -2,7 +2,7 @@
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, jsonSchema, Output, streamText, tool } from "ai";
-import { Answer, emptySeen, serve, versionOf } from "./protocol.mjs";
+import { Answer, emptySeen, retyped, serve, versionOf } from "./protocol.mjs";
 
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
@@ -105,6 +105,16 @@ async function conversation(ask, seen) {
   await whole(ask, seen, { messages });
 }
 
+/** The text alone was kept, and goes back as content parts. */
+async function retold(ask, seen) {
+  const [first, second] = ask.questions;
+  const said = (role, text) => ({ role, content: [{ type: "text", text }] });
+  const messages = [said("user", first)];
+  const { text } = await whole(ask, emptySeen(), { messages });
+  messages.push(said("assistant", retyped(text)), said("user", second));
+  await whole(ask, seen, { messages });
+}
+
 async function toolCalls(ask, seen) {
   const { name, description, parameters } = ask.tool;
   const results = [...ask.tool_results];
@@ -145,6 +155,7 @@ await serve(
       gather(ask, seen, { model: provider.model(ask, { includeUsage: true }) }),
     whole,
     conversation,
+    retold,
     unknown_parameter: (ask, seen) => gather(ask, seen, provider.unknownParameter(ask)),
     tool_calls: toolCalls,
     logprobs: (ask, seen) => gather(ask, seen, { providerOptions: { openai: { logprobs: 2 } } }),

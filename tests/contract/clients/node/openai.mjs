@@ -1,7 +1,7 @@
 // The OpenAI Node SDK.
 import OpenAI from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
-import { Answer, emptySeen, serve, versionOf } from "./protocol.mjs";
+import { Answer, emptySeen, retyped, serve, versionOf } from "./protocol.mjs";
 
 const client = (ask) => new OpenAI({ baseURL: ask.base_url, apiKey: ask.api_key });
 const user = (content) => ({ role: "user", content });
@@ -67,6 +67,17 @@ async function conversation(ask, seen) {
   take(seen, await completions.create({ model: ask.model, messages }), "message");
 }
 
+/** The text alone was kept, and goes back as content parts. */
+async function retold(ask, seen) {
+  const [first, second] = ask.questions;
+  const { completions } = client(ask).chat;
+  const said = (role, text) => ({ role, content: [{ type: "text", text }] });
+  const messages = [said("user", first)];
+  const answer = await completions.create({ model: ask.model, messages });
+  messages.push(said("assistant", retyped(answer.choices[0].message.content)), said("user", second));
+  take(seen, await completions.create({ model: ask.model, messages }), "message");
+}
+
 /** Streamed chunk by chunk; then the SDK's own loop calls the function and sends its results back. */
 async function toolCalls(ask, seen) {
   await stream(ask, seen, { tools: tools(ask) });
@@ -117,6 +128,7 @@ await serve(
     streamed_with_usage: (ask, seen) => stream(ask, seen, { stream_options: { include_usage: true } }),
     whole,
     conversation,
+    retold,
     unknown_parameter: (ask, seen) => stream(ask, seen, { [ask.parameter]: 1 }),
     tool_calls: toolCalls,
     choices: (ask, seen) => stream(ask, seen, { n: 2 }),

@@ -31,6 +31,9 @@ export function versionOf(...packages) {
   return [...found, `Node ${process.versions.node}`].join(", ");
 }
 
+/** A reply as a text area gives it back: other line breaks, other white space around it. */
+export const retyped = (text) => text.trim().replace(/\r\n?/g, "\n") + "\n";
+
 /** Say who one is, then answer asks until stdin ends. What the client throws becomes `error`. */
 export async function serve(version, scenarios, describe) {
   say({ version });

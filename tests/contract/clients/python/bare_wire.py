@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from protocol import Answer, Ask, Scenario, Seen
+from protocol import Answer, Ask, Scenario, Seen, retyped
 
 
 @dataclass(slots=True)
@@ -64,6 +64,13 @@ def scenarios(send: Send) -> dict[str, Scenario]:
             messages.append({"role": "assistant", "content": stream(ask, Seen(), messages=messages).text})
         run(ask, seen, messages=[*messages, _user(ask.questions[-1])])
 
+    def retold(ask: Ask, seen: Seen) -> None:
+        """The text alone was kept, and goes back as content parts, a line in each."""
+        first, second = ask.questions
+        lines = retyped(stream(ask, Seen(), messages=[_user(first)]).text).split("\n")
+        parts = [{"type": "text", "text": line} for line in lines]
+        run(ask, seen, messages=[_user(first), {"role": "assistant", "content": parts}, _user(second)])
+
     def tool_calls(ask: Ask, seen: Seen) -> None:
         tools = [{"type": "function", "function": ask.tool}]
         stream(ask, seen, tools=tools)
@@ -83,6 +90,7 @@ def scenarios(send: Send) -> dict[str, Scenario]:
         "streamed_with_usage": lambda ask, seen: stream(ask, seen, stream_options={"include_usage": True}),
         "whole": run,
         "conversation": conversation,
+        "retold": retold,
         "unknown_parameter": lambda ask, seen: stream(ask, seen, **{ask.parameter: 1}),
         "tool_calls": tool_calls,
         "choices": lambda ask, seen: stream(ask, seen, n=2),

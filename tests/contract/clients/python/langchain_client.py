@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
-from protocol import Answer, Ask, Seen, serve, version_of
+from protocol import Answer, Ask, Seen, retyped, serve, version_of
 
 
 def llm(ask: Ask, **fields: Any) -> ChatOpenAI:
@@ -79,6 +79,19 @@ def conversation(ask: Ask, seen: Seen) -> None:
     take(seen, model.invoke(messages))
 
 
+def retold(ask: Ask, seen: Seen) -> None:
+    """The text alone was kept, and goes back as content blocks."""
+    first, second = ask.questions
+    model = llm(ask)
+    messages: list[AnyMessage] = [HumanMessage(first)]
+    said = retyped(model.invoke(messages).text)
+    messages += [
+        AIMessage([{"type": "text", "text": said}]),
+        HumanMessage([{"type": "text", "text": second}]),
+    ]
+    take(seen, model.invoke(messages))
+
+
 def tool_calls(ask: Ask, seen: Seen) -> None:
     model = llm(ask).bind_tools([{"type": "function", "function": ask.tool}])
     messages: list[AnyMessage] = [HumanMessage(ask.question)]
@@ -124,6 +137,7 @@ if __name__ == "__main__":
             "streamed_with_usage": stream_with_usage,
             "whole": whole,
             "conversation": conversation,
+            "retold": retold,
             "unknown_parameter": unknown_parameter,
             "tool_calls": tool_calls,
             "choices": choices,

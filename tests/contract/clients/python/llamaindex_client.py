@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, TextBlock
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
 from openai_chunks import usage_of
-from protocol import Answer, Ask, Seen, serve, version_of
+from protocol import Answer, Ask, Seen, retyped, serve, version_of
 
 STREAM_USAGE = {"stream_options": {"include_usage": True}}
 
@@ -82,6 +82,16 @@ def conversation(ask: Ask, seen: Seen) -> None:
     take(seen, model.chat(messages))
 
 
+def retold(ask: Ask, seen: Seen) -> None:
+    """The text alone was kept, and goes back as blocks."""
+    first, second = ask.questions
+    model = llm(ask)
+    messages = [user(first)]
+    said = retyped(model.chat(messages).message.content or "")
+    messages += [ChatMessage(role="assistant", blocks=[TextBlock(text=said)]), user(second)]
+    take(seen, model.chat(messages))
+
+
 def tool_calls(ask: Ask, seen: Seen) -> None:
     model = llm(ask)
     tools = [_tool(ask)]
@@ -148,6 +158,7 @@ if __name__ == "__main__":
             "streamed_with_usage": stream_with_usage,
             "whole": whole,
             "conversation": conversation,
+            "retold": retold,
             "unknown_parameter": unknown_parameter,
             "tool_calls": tool_calls,
             "logprobs": logprobs,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from openai import AsyncOpenAI
-from openai_chunks import asked, parse_arguments, take_chunk, take_completion, tools
-from protocol import Answer, Ask, Seen, serve, version_of
+from openai_chunks import asked, in_parts, parse_arguments, take_chunk, take_completion, tools
+from protocol import Answer, Ask, Seen, retyped, serve, version_of
 
 
 def client(ask: Ask) -> AsyncOpenAI:
@@ -45,6 +45,17 @@ async def conversation(ask: Ask, seen: Seen) -> None:
         messages.append(final.choices[0].message.model_dump())
         messages.append({"role": "user", "content": third})
         take_completion(seen, await sdk.chat.completions.create(model=ask.model, messages=messages))
+
+
+async def retold(ask: Ask, seen: Seen) -> None:
+    """The text alone was kept, and goes back as content parts."""
+    first, second = ask.questions
+    messages = [in_parts("user", first)]
+    async with client(ask) as sdk:
+        create: Any = sdk.chat.completions.create
+        said = (await create(model=ask.model, messages=messages)).choices[0].message.content
+        messages += [in_parts("assistant", retyped(said)), in_parts("user", second)]
+        take_completion(seen, await create(model=ask.model, messages=messages))
 
 
 async def tool_calls(ask: Ask, seen: Seen) -> None:
@@ -101,6 +112,7 @@ if __name__ == "__main__":
             "streamed_with_usage": stream_with_usage,
             "whole": whole,
             "conversation": conversation,
+            "retold": retold,
             "unknown_parameter": unknown_parameter,
             "tool_calls": tool_calls,
             "choices": choices,

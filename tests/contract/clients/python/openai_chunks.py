@@ -84,5 +84,9 @@ def asked(ask: Ask, **fields: Any) -> dict[str, Any]:
     return arguments
 
 
+def in_parts(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
 def tools(ask: Ask, **fields: Any) -> list[dict[str, Any]]:
     return [{"type": "function", "function": ask.tool | fields}]

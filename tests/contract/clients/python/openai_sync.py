@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from openai import OpenAI
-from openai_chunks import asked, parse_arguments, take_chunk, take_completion, tools
-from protocol import Answer, Ask, Seen, serve, version_of
+from openai_chunks import asked, in_parts, parse_arguments, take_chunk, take_completion, tools
+from protocol import Answer, Ask, Seen, retyped, serve, version_of
 
 
 def client(ask: Ask) -> OpenAI:
@@ -43,6 +43,17 @@ def conversation(ask: Ask, seen: Seen) -> None:
             messages.append(events.get_final_completion().choices[0].message)
         messages.append({"role": "user", "content": third})
         take_completion(seen, sdk.chat.completions.create(model=ask.model, messages=messages))
+
+
+def retold(ask: Ask, seen: Seen) -> None:
+    """The text alone was kept, and goes back as content parts."""
+    first, second = ask.questions
+    messages = [in_parts("user", first)]
+    with client(ask) as sdk:
+        create: Any = sdk.chat.completions.create
+        said = create(model=ask.model, messages=messages).choices[0].message.content
+        messages += [in_parts("assistant", retyped(said)), in_parts("user", second)]
+        take_completion(seen, create(model=ask.model, messages=messages))
 
 
 def tool_calls(ask: Ask, seen: Seen) -> None:
@@ -103,6 +114,7 @@ if __name__ == "__main__":
             "streamed_with_usage": stream_with_usage,
             "whole": whole,
             "conversation": conversation,
+            "retold": retold,
             "unknown_parameter": unknown_parameter,
             "tool_calls": tool_calls,
             "choices": choices,

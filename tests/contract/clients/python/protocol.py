@@ -64,6 +64,11 @@ class Seen:
     """`type`, `status`, `code`, `param` and `message`, as the client's exception has them."""
 
 
+def retyped(text: str) -> str:
+    """A reply as a text area or a script's own file gives it back: other line breaks, other white space around it."""
+    return text.strip().replace("\r\n", "\n").replace("\r", "\n") + "\n"
+
+
 class Answer(BaseModel):
     """The shape that structured answers are asked for."""
 

@@ -1,0 +1,338 @@
+"""`python -m bench.prewarm`: what type-ahead costs those who do not use it.
+
+Turns arrive at random, each a question of its own, at several shares of what the simulated engine can take; beside
+them either nobody types, or many users whose questions are prefilled and then not sent, which is the worst case.
+Both in turn (A B B A), the gateway on one core and the client on another. About four minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from bench.conditions import conditions
+from bench.gateway import cores
+from bench.process import BENCH_DIR, end_in_order
+from bench.report import Lines, Sheet, markdown, open_console, show
+from gateways import Gateway, running
+from server.engine.mailbox import Inbox
+from server.engine.protocol import GenerateRequest
+from server.guard.admission import PREWARM_PRIORITY
+from server.settings import PROJECT_ROOT, load_settings
+from server.starter import starter_chat_model
+
+SLOTS = 16
+PREFILL_TOKENS_PER_S = 20_000
+TOKEN_INTERVAL_MS = 10
+ANSWER_TOKENS = 64
+TOP_K = 4
+PROMPT_TOKENS = 800
+"""About: a first turn's, computed whole."""
+QUESTION_WORDS = 14
+CALL_EVERY_S = 1.0
+"""What the chat page does while somebody types on."""
+WORDS_PER_CALL = 1
+WARM_UP_S = 2.0
+ORDER = (False, True, True, False)
+MODELS = PROJECT_ROOT / "var" / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Of the gateway's side, since it was asked last."""
+
+    prewarms: int
+    while_queued: int
+    """Of them, those that reached the engine while a turn waited for a permit or for its prefill."""
+    outcomes: dict[str, int]
+
+
+@dataclass(slots=True)
+class Phase:
+    """Some seconds of load."""
+
+    share: float
+    typing: bool
+    ttft_ms: list[float] = field(default_factory=list)
+    """As the client measures it."""
+    failed: int = 0
+    calls: Counter[int] = field(default_factory=Counter)
+    """Of type-ahead, by status."""
+    seen: Seen | None = None
+
+
+def capacity_per_s() -> float:
+    """Turns that the engine's slots can take."""
+    return SLOTS / (PROMPT_TOKENS / PREFILL_TOKENS_PER_S + ANSWER_TOKENS * TOKEN_INTERVAL_MS / 1_000)
+
+
+# The gateway, in a process of its own
+
+
+class Watch:
+    """Counts what the engine is given."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._prewarms = self._while_queued = 0
+        self._outcomes: Counter[str] = Counter()
+        engine = gateway.engine
+        submit = engine.submit
+
+        def counted(request: GenerateRequest, inbox: Inbox) -> None:
+            if request.priority == PREWARM_PRIORITY:
+                self._prewarms += 1
+                self._while_queued += not gateway.parts.admission.leaves_room(1.0)
+            submit(request, inbox)
+
+        engine.submit = counted  # type: ignore[method-assign]
+
+    def seen(self) -> Seen:
+        found = Seen(self._prewarms, self._while_queued, dict(self._told() - self._outcomes))
+        self._prewarms = self._while_queued = 0
+        self._outcomes = self._told()
+        return found
+
+    def _told(self) -> Counter[str]:
+        lines = self._gateway.parts.metrics.render().decode().splitlines()
+        named = [line.split('"') for line in lines if line.startswith("firstword_prewarms_total")]
+        return Counter({outcome: int(float(count.split()[1])) for _, outcome, count in named})
+
+
+async def serve() -> None:
+    """Says its address, then what was seen each time that it is asked, until its input ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = {
+            "data_dir": Path(folder),
+            "engine.kind": "simulated",
+            "engine.model": str(starter_chat_model(MODELS)),
+            "engine.tool_parser": "",
+            "engine.max_num_seqs": SLOTS,
+            "engine.simulated.prefill_tokens_per_s": float(PREFILL_TOKENS_PER_S),
+            "engine.simulated.token_interval_ms": float(TOKEN_INTERVAL_MS),
+            "retrieval.embedder_kind": "hashing",
+            "retrieval.min_score": -1.0,
+            "retrieval.top_k": TOP_K,
+            "admission.max_running_turns": SLOTS,
+            # All of them write with one key.
+            "prewarm.calls_per_minute": 1_000_000,
+            "prewarm.max_per_key": 1_000,
+        }
+        async with running(load_settings(overrides=overrides)) as gateway:
+            watch = Watch(gateway)
+            print(json.dumps({"url": gateway.url}), flush=True)
+            while await asyncio.to_thread(sys.stdin.readline):
+                print(json.dumps(asdict(watch.seen())), flush=True)
+
+
+class Server:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.url: str = self._read()["url"]
+
+    def seen(self) -> Seen:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return Seen(**self._read())
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        found: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return found
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.prewarm", "--serve"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        os.sched_setaffinity(process.pid, cores().gateway)
+        yield Server(process)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(30)
+
+
+# The load
+
+
+class Load:
+    def __init__(self, client: httpx.AsyncClient, words: list[str], seed: int) -> None:
+        self._client = client
+        self._words = words
+        self._random = random.Random(seed)
+
+    async def run(self, phase: Phase, seconds: float, typists: int) -> None:
+        stop_at = time.monotonic() + seconds
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(typists if phase.typing else 0):
+                tasks.create_task(self._type(phase, stop_at))
+            began = time.monotonic()
+            while time.monotonic() < stop_at:
+                await asyncio.sleep(self._random.expovariate(phase.share * capacity_per_s()))
+                counts = time.monotonic() > began + WARM_UP_S
+                tasks.create_task(self._turn(phase, counts=counts))
+
+    async def _turn(self, phase: Phase, *, counts: bool) -> None:
+        body = {
+            "messages": [{"role": "user", "content": " ".join(self._question())}],
+            "stream": True,
+            "max_tokens": ANSWER_TOKENS,
+            "ignore_eos": True,
+        }
+        ttft_ms: float | None = None
+        sent_at = time.perf_counter()
+        async with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
+            async for line in response.aiter_lines():
+                if ttft_ms is None and '"delta":{"content":"' in line:
+                    ttft_ms = (time.perf_counter() - sent_at) * 1_000
+        if counts and ttft_ms is not None:
+            phase.ttft_ms.append(ttft_ms)
+        phase.failed += ttft_ms is None
+
+    async def _type(self, phase: Phase, stop_at: float) -> None:
+        await asyncio.sleep(self._random.uniform(0, CALL_EVERY_S))
+        while time.monotonic() < stop_at:
+            question = self._question()
+            for n_words in range(1, len(question) + 1, WORDS_PER_CALL):
+                if time.monotonic() > stop_at:
+                    return
+                messages = [{"role": "user", "content": " ".join(question[:n_words])}]
+                response = await self._client.post("/v1/chat/prewarm", json={"messages": messages})
+                phase.calls[response.status_code] += 1
+                await asyncio.sleep(CALL_EVERY_S)
+
+    def _question(self) -> list[str]:
+        return self._random.choices(self._words, k=QUESTION_WORDS)
+
+
+@asynccontextmanager
+async def client_of(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, limits=limits) as client:
+        yield client
+
+
+async def measure(server: Server, shares: list[float], seconds: float, typists: int) -> list[Phase]:
+    handbook = " ".join(path.read_text() for path in sorted((PROJECT_ROOT / "docs").glob("*.md")))
+    words = sorted({word for word in handbook.split() if word.isalpha() and len(word) > 3})
+    phases: list[Phase] = []
+    async with client_of(server.url) as client:
+        for share in shares:
+            for typing in ORDER:
+                phase = Phase(share, typing)
+                server.seen()
+                # No question twice: what was computed for one phase would be ready for the next.
+                await Load(client, words, seed=len(phases)).run(phase, seconds, typists)
+                phase.seen = server.seen()
+                phases.append(phase)
+    return phases
+
+
+# The figures
+
+
+def sheets(phases: list[Phase], shares: list[float]) -> list[Sheet]:
+    ttft: Lines = []
+    calls: Lines = []
+    for share in shares:
+        p99 = {}
+        for typing in (False, True):
+            mine = [phase for phase in phases if (phase.share, phase.typing) == (share, typing)]
+            times = [ms for phase in mine for ms in phase.ttft_ms]
+            p50, p99[typing] = np.percentile(times, [50, 99])
+            each = ", ".join(f"{np.percentile(phase.ttft_ms, 99):.0f}" for phase in mine)
+            failed = sum(phase.failed for phase in mine)
+            ratio = f"{p99[True] / p99[False]:.2f}" if typing else ""
+            who = "others type" if typing else "nobody types"
+            row = (f"{len(times)}", f"{failed}", f"{p50:.1f}", f"{p99[typing]:.1f}", each, ratio)
+            ttft.append((f"{share:.0%} of capacity, {who}", *row))
+            if typing:
+                calls.append(_calls_line(share, mine))
+    return [
+        Sheet(
+            "time to first token of turns that do not use type-ahead, ms",
+            ("load", "turns", "failed", "p50", "p99", "p99 of each run", "p99 to p99"),
+            ttft,
+        ),
+        Sheet(
+            "type-ahead calls of others",
+            ("load", "calls", "not 202", "reached the engine", "while a turn waited", "outcomes"),
+            calls,
+        ),
+    ]
+
+
+def _calls_line(share: float, phases: list[Phase]) -> tuple[str, ...]:
+    calls: Counter[int] = Counter()
+    outcomes: Counter[str] = Counter()
+    reached = while_queued = 0
+    for phase in phases:
+        assert phase.seen is not None
+        calls += phase.calls
+        outcomes.update(phase.seen.outcomes)
+        reached += phase.seen.prewarms
+        while_queued += phase.seen.while_queued
+    told = ", ".join(f"{outcome} {count:,}" for outcome, count in outcomes.most_common())
+    refused = calls.total() - calls[202]
+    return (
+        f"{share:.0%} of capacity",
+        f"{calls.total():,}",
+        f"{refused}",
+        f"{reached:,}",
+        f"{while_queued}",
+        told,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench.prewarm", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=25, help="of each of the runs (default: 25)")
+    parser.add_argument("--typists", type=int, default=20, help="users who type at a time (default: 20)")
+    parser.add_argument("--share", type=float, action="append", help="of capacity (default: 0.4 and 0.7)")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        asyncio.run(serve())
+        return
+    end_in_order()
+    shares = arguments.share or [0.4, 0.7]
+    before = conditions() | {
+        "typists": arguments.typists,
+        "seconds": arguments.seconds,
+        "capacity_turns_per_s": round(capacity_per_s(), 1),
+    }
+    with serving() as server:
+        os.sched_setaffinity(0, cores().client)
+        phases = asyncio.run(measure(server, shares, arguments.seconds, arguments.typists))
+    found = sheets(phases, shares)
+    show(open_console(), found, before)
+    written = BENCH_DIR / "prewarm.md"
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(markdown(found, before), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
