@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import uuid
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
@@ -15,7 +16,7 @@ from dataclasses import replace
 from typing import Literal
 
 from server.context.conversation import read_conversation
-from server.context.guess import Guess
+from server.context.guess import Computing, Guess
 from server.context.ledger import Recalled
 from server.engine.protocol import EngineError, GenerateRequest, Sampling
 from server.errors import FirstwordError, InvalidParameter
@@ -49,10 +50,12 @@ def prewarm(request: TurnRequest, tenant: str, parts: Parts) -> Dropped | None:
     guess = parts.guesses.typed(
         tenant, located.history_key, conversation.question, is_first=not conversation.history
     )
+    guess.asked = request
     if not _has_room(parts):
         parts.metrics.count_prewarm("dropped")
         return "busy"
-    guess.task = asyncio.create_task(_fulfil(guess, request, located, parts), name="prewarm")
+    if guess.task is None or guess.task.done():
+        guess.task = asyncio.create_task(_follow(guess, parts), name="prewarm")
     return None
 
 
@@ -70,42 +73,78 @@ async def prefill_history(
             await _prefill(history, salt, engine_priority(request.tier), parts)
 
 
-async def _fulfil(guess: Guess, request: TurnRequest, located: Recalled, parts: Parts) -> None:
+async def _follow(guess: Guess, parts: Parts) -> None:
+    """Prefill for what was typed, and for what is typed on meanwhile, until nothing is left to compute.
+
+    What is under way goes on when the next text still wants it.
+    """
+    prefilling: asyncio.Task[None] | None = None
     outcome: Prewarmed = "failed"
     try:
-        outcome = await _prefill_guess(guess, request, located, parts)
+        while True:
+            guess.typed_on.clear()
+            target = await _target(guess, parts)
+            if guess.computing is None or not guess.computing.covers(target):
+                if prefilling is not None:
+                    parts.guesses.break_off(guess)
+                    prefilling.cancel()
+                    parts.metrics.count_prewarm("superseded")
+                prefilling = None
+                if target.to_compute < parts.engine.limits.block_size:
+                    guess.settle(target.prompt, math.inf)
+                    outcome = "ready"
+                elif _has_room(parts, target.to_compute):
+                    guess.computing = target
+                    prefilling = asyncio.create_task(_compute(guess, target, parts))
+                else:
+                    outcome = "dropped"
+            if prefilling is not None:
+                await _first_of(prefilling, guess.typed_on)
+                if prefilling.done():
+                    prefilling.result()
+                    prefilling = None
+            elif not guess.typed_on.is_set():
+                break
     except asyncio.CancelledError:
         outcome = "superseded"
         raise
     except (FirstwordError, EngineError) as error:
         log.debug("nothing was prefilled ahead: %s", error)
     finally:
+        if prefilling is not None:
+            parts.guesses.break_off(guess)
+            prefilling.cancel()
         parts.metrics.count_prewarm(outcome)
 
 
-async def _prefill_guess(guess: Guess, request: TurnRequest, located: Recalled, parts: Parts) -> Prewarmed:
-    tenant = guess.tenant
-    recalled = await parts.ledger.recall(located.conversation, tenant, request.scope, request.tools)
+async def _target(guess: Guess, parts: Parts) -> Computing:
+    """What is to be in the cache for the text as it is now."""
+    request, tenant = guess.asked, guess.tenant
+    conversation = read_conversation(request.messages)
+    recalled = await parts.ledger.recall(conversation, tenant, request.scope, request.tools)
     passages = (await search(request, recalled, parts))[0] if request.retrieve else ()
+    parts.guesses.look(guess)
     wanted = await look_over(request, recalled, passages, guess, parts)
     prompt = await assemble(replace(wanted, typing=True), recalled, tenant, parts)
     ahead = prompt.token_ids[: prompt.ahead_tokens]
-    salt = parts.authenticator.cache_salt(tenant)
-    to_compute = parts.engine.prefill_tokens(ahead, salt) if ahead else 0
-    is_ready = to_compute < parts.engine.limits.block_size
-    if not is_ready and not _has_room(parts, to_compute):
-        return "dropped"
-    guess.history = prompt.entries[: located.conversation.asked_at]
-    guess.passages = prompt.injected
-    if is_ready:
-        return "ready"
-    guess.running_tokens = to_compute
+    to_compute = parts.engine.prefill_tokens(ahead, parts.authenticator.cache_salt(tenant)) if ahead else 0
+    return Computing(prompt, ahead, to_compute)
+
+
+async def _compute(guess: Guess, target: Computing, parts: Parts) -> None:
+    """Raises `EngineError`."""
+    await _prefill(target.token_ids, parts.authenticator.cache_salt(guess.tenant), PREWARM_PRIORITY, parts)
+    parts.guesses.end(guess)
+    parts.metrics.count_prewarm("finished")
+    parts.metrics.count_prewarm_tokens(target.to_compute)
+
+
+async def _first_of(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    waiting = asyncio.create_task(event.wait())
     try:
-        await _prefill(ahead, salt, PREWARM_PRIORITY, parts)
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        guess.running_tokens = 0
-    parts.metrics.count_prewarm_tokens(to_compute)
-    return "finished"
+        waiting.cancel()
 
 
 def _has_room(parts: Parts, tokens: int = 0) -> bool:

@@ -22,7 +22,14 @@ from server.context.guess import Guess
 from server.context.joints import Joints
 from server.context.ledger import Recalled
 from server.context.prompt import Compaction, Prompt, Usual, room_for_prompt, too_long
-from server.context.question import Prefilled, Question, Questions, cite
+from server.context.question import (
+    IN_VAIN_COST,
+    TYPING_IN_VAIN_COST,
+    Prefilled,
+    Question,
+    Questions,
+    cite,
+)
 from server.context.rebuild import Rebuild
 from server.context.template import ChatTemplate, Role
 from server.context.usual import usual_layout
@@ -147,7 +154,9 @@ class Assembler:
             usual=self._usual(recalled, draft),
             entries=draft.entries,
             injected=question.injected if question else (),
+            asked_at=recalled.conversation.asked_at,
             history_tokens=draft.history_tokens,
+            passages_end=draft.passages_end,
             ahead_tokens=self._ahead_tokens(recalled, wanted, draft),
             compaction=compaction,
         )
@@ -178,6 +187,7 @@ class Assembler:
                 wanted.passages if passages is None else passages,
                 history,
                 self._prefilled(wanted, known),
+                TYPING_IN_VAIN_COST if wanted.typing else IN_VAIN_COST,
                 wanted.arranged or wanted.passages,
             )
             entry = question.entry

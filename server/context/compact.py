@@ -16,8 +16,9 @@ from server.context.template import Role
 
 _LATELY_TURNS = 2
 """What a search returned in the last so many turns is in use."""
-_LATER_TURNS = 3
-"""So many turns are expected to follow."""
+_LATER_TURNS = 1
+"""So many turns are expected to follow. With more, real conversations (MTRAG) cost more in the end: passages that
+were shed come back."""
 _TYPING_SHARE = 0.25
 """What is computed while the user types costs this share of what is computed while they wait."""
 

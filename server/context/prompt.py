@@ -36,8 +36,12 @@ class Prompt:
     """One for each message, for the ledger; none where the prompt was rebuilt without it."""
     injected: tuple[tuple[Injected, Passage], ...] = ()
     """The passages that are new to it, in its order."""
+    asked_at: int = 0
+    """Which of the entries is the question's."""
     history_tokens: int = 0
     """So many tokens stand before anything of the question."""
+    passages_end: int = 0
+    """So many with the passages that are new."""
     ahead_tokens: int = 0
     """So many can be computed before the question is whole."""
     compaction: Compaction | None = None

@@ -11,11 +11,13 @@ from server.context.prompt import Citation, passage_line
 from server.context.template import ChatTemplate
 from server.settings import PromptSettings
 
-_IN_VAIN_COST = 0.5
+IN_VAIN_COST = 1.0
 """Of a prefilled token that turned out not to be wanted and stays, against one that is computed again."""
+TYPING_IN_VAIN_COST = 3.0
+"""While nobody waits yet."""
 
 Prefilled = Sequence[tuple[Injected, Passage | None]]
-"""Passages that stand ready in the engine's cache, in this order; without the passage only where it is wanted."""
+"""Passages that were prefilled in this order; where the passage is not told, it stays only if it is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,14 @@ class Questions:
         wanted: Sequence[Passage],
         history: Sequence[Entry],
         prefilled: Prefilled,
+        in_vain_cost: float,
         arranged: Sequence[Passage],
     ) -> Question:
         """`wanted` is best first; `arranged` holds the same in the order in which they are to stand."""
         present = {passage.key: passage for entry in history for passage in entry.passages}
         new = [passage for passage in wanted if passage.key not in present]
         last = max((entry.numbered_to for entry in history), default=0)
-        injected = keep_prefilled(prefilled, new, last)
+        injected = keep_prefilled(prefilled, new, last, in_vain_cost)
         ready = {there.key for there, _ in injected}
         missing = {passage.key for passage in new} - ready
         for passage in arranged:
@@ -80,7 +83,7 @@ class Questions:
 
 
 def keep_prefilled(
-    prefilled: Prefilled, new: Sequence[Passage], last_number: int
+    prefilled: Prefilled, new: Sequence[Passage], last_number: int, in_vain_cost: float = IN_VAIN_COST
 ) -> list[tuple[Injected, Passage]]:
     """The leading part of what is prefilled that is worth keeping: all that is still wanted in it need not be computed."""
     wanted = {passage.key: passage for passage in new}
@@ -94,7 +97,7 @@ def keep_prefilled(
         elif passage is None:
             break
         else:
-            gain -= _IN_VAIN_COST * tokens
+            gain -= in_vain_cost * tokens
         if gain > best_gain:
             best_gain, best = gain, position + 1
     found = [(there, wanted.get(there.key, passage)) for there, passage in prefilled[:best]]

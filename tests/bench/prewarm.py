@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import httpx
 import numpy as np
@@ -30,18 +24,11 @@ from bench.conditions import conditions
 from bench.gateway import cores
 from bench.process import BENCH_DIR, end_in_order
 from bench.report import Lines, Sheet, markdown, open_console, show
-from gateways import Gateway, running
-from server.engine.mailbox import Inbox
-from server.engine.protocol import GenerateRequest
-from server.guard.admission import PREWARM_PRIORITY
-from server.settings import PROJECT_ROOT, load_settings
-from server.starter import starter_chat_model
+from bench.watched import PREFILL_TOKENS_PER_S, SLOTS, TOKEN_INTERVAL_MS, Seen, Server, serving
+from server.settings import PROJECT_ROOT
 
-SLOTS = 16
-PREFILL_TOKENS_PER_S = 20_000
-TOKEN_INTERVAL_MS = 10
-ANSWER_TOKENS = 64
 TOP_K = 4
+ANSWER_TOKENS = 64
 PROMPT_TOKENS = 800
 """About: a first turn's, computed whole."""
 QUESTION_WORDS = 14
@@ -50,17 +37,6 @@ CALL_EVERY_S = 1.0
 WORDS_PER_CALL = 1
 WARM_UP_S = 2.0
 ORDER = (False, True, True, False)
-MODELS = PROJECT_ROOT / "var" / "models"
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Of the gateway's side, since it was asked last."""
-
-    prewarms: int
-    while_queued: int
-    """Of them, those that reached the engine while a turn waited for a permit or for its prefill."""
-    outcomes: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -82,107 +58,17 @@ def capacity_per_s() -> float:
     return SLOTS / (PROMPT_TOKENS / PREFILL_TOKENS_PER_S + ANSWER_TOKENS * TOKEN_INTERVAL_MS / 1_000)
 
 
-# The gateway, in a process of its own
-
-
-class Watch:
-    """Counts what the engine is given."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._prewarms = self._while_queued = 0
-        self._outcomes: Counter[str] = Counter()
-        engine = gateway.engine
-        submit = engine.submit
-
-        def counted(request: GenerateRequest, inbox: Inbox) -> None:
-            if request.priority == PREWARM_PRIORITY:
-                self._prewarms += 1
-                self._while_queued += not gateway.parts.admission.leaves_room(1.0)
-            submit(request, inbox)
-
-        engine.submit = counted  # type: ignore[method-assign]
-
-    def seen(self) -> Seen:
-        found = Seen(self._prewarms, self._while_queued, dict(self._told() - self._outcomes))
-        self._prewarms = self._while_queued = 0
-        self._outcomes = self._told()
-        return found
-
-    def _told(self) -> Counter[str]:
-        lines = self._gateway.parts.metrics.render().decode().splitlines()
-        named = [line.split('"') for line in lines if line.startswith("firstword_prewarms_total")]
-        return Counter({outcome: int(float(count.split()[1])) for _, outcome, count in named})
-
-
-async def serve() -> None:
-    """Says its address, then what was seen each time that it is asked, until its input ends."""
-    with tempfile.TemporaryDirectory() as folder:
-        overrides = {
-            "data_dir": Path(folder),
-            "engine.kind": "simulated",
-            "engine.model": str(starter_chat_model(MODELS)),
-            "engine.tool_parser": "",
-            "engine.max_num_seqs": SLOTS,
-            "engine.simulated.prefill_tokens_per_s": float(PREFILL_TOKENS_PER_S),
-            "engine.simulated.token_interval_ms": float(TOKEN_INTERVAL_MS),
-            "retrieval.embedder_kind": "hashing",
-            "retrieval.min_score": -1.0,
-            "retrieval.top_k": TOP_K,
-            "admission.max_running_turns": SLOTS,
-            # All of them write with one key.
-            "prewarm.calls_per_minute": 1_000_000,
-            "prewarm.max_per_key": 1_000,
-        }
-        async with running(load_settings(overrides=overrides)) as gateway:
-            watch = Watch(gateway)
-            print(json.dumps({"url": gateway.url}), flush=True)
-            while await asyncio.to_thread(sys.stdin.readline):
-                print(json.dumps(asdict(watch.seen())), flush=True)
-
-
-class Server:
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.url: str = self._read()["url"]
-
-    def seen(self) -> Seen:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return Seen(**self._read())
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        found: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return found
-
-
-@contextmanager
-def serving() -> Iterator[Server]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.prewarm", "--serve"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        os.sched_setaffinity(process.pid, cores().gateway)
-        yield Server(process)
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(30)
-
-
 # The load
 
 
 class Load:
-    def __init__(self, client: httpx.AsyncClient, words: list[str], seed: int) -> None:
+    """Two loads of equal `arrivals` have their turns at the same times; of equal `questions`, the same words."""
+
+    def __init__(self, client: httpx.AsyncClient, words: list[str], arrivals: int, questions: int) -> None:
         self._client = client
         self._words = words
-        self._random = random.Random(seed)
+        self._arrivals = random.Random(arrivals)
+        self._random = random.Random(questions)
 
     async def run(self, phase: Phase, seconds: float, typists: int) -> None:
         stop_at = time.monotonic() + seconds
@@ -190,9 +76,10 @@ class Load:
             for _ in range(typists if phase.typing else 0):
                 tasks.create_task(self._type(phase, stop_at))
             began = time.monotonic()
-            while time.monotonic() < stop_at:
-                await asyncio.sleep(self._random.expovariate(phase.share * capacity_per_s()))
-                counts = time.monotonic() > began + WARM_UP_S
+            next_at = began
+            while (next_at := next_at + self._arrivals.expovariate(phase.share * capacity_per_s())) < stop_at:
+                await asyncio.sleep(next_at - time.monotonic())
+                counts = next_at > began + WARM_UP_S
                 tasks.create_task(self._turn(phase, counts=counts))
 
     async def _turn(self, phase: Phase, *, counts: bool) -> None:
@@ -245,7 +132,9 @@ async def measure(server: Server, shares: list[float], seconds: float, typists: 
                 phase = Phase(share, typing)
                 server.seen()
                 # No question twice: what was computed for one phase would be ready for the next.
-                await Load(client, words, seed=len(phases)).run(phase, seconds, typists)
+                n_before = len(phases)
+                load = Load(client, words, arrivals=n_before // 2, questions=n_before)
+                await load.run(phase, seconds, typists)
                 phase.seen = server.seen()
                 phases.append(phase)
     return phases
@@ -312,11 +201,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=25, help="of each of the runs (default: 25)")
     parser.add_argument("--typists", type=int, default=20, help="users who type at a time (default: 20)")
     parser.add_argument("--share", type=float, action="append", help="of capacity (default: 0.4 and 0.7)")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.serve:
-        asyncio.run(serve())
-        return
     end_in_order()
     shares = arguments.share or [0.4, 0.7]
     before = conditions() | {
@@ -324,7 +209,7 @@ def main() -> None:
         "seconds": arguments.seconds,
         "capacity_turns_per_s": round(capacity_per_s(), 1),
     }
-    with serving() as server:
+    with serving(TOP_K) as server:
         os.sched_setaffinity(0, cores().client)
         phases = asyncio.run(measure(server, shares, arguments.seconds, arguments.typists))
     found = sheets(phases, shares)

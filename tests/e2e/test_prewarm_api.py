@@ -287,6 +287,7 @@ async def test_a_shutdown_ends_what_runs(library: MakeSettings) -> None:
         assert len(running_prewarms()) == 2
         engine = gateway.engine
     assert running_prewarms() == []
+    assert await outcomes(gateway) == {"superseded": 2}, "the shutdown waited for them"
     assert (engine.load.running_requests, engine.load.waiting_requests) == (0, 0)
 
 

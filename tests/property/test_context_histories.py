@@ -42,7 +42,7 @@ from server.context.ledger import Ledger, Recalled
 from server.context.memory_store import MemoryStore
 from server.context.prompt import Prompt
 from server.context.template import ChatTemplate, Message, ToolCall
-from server.engine.protocol import Delta, GenerateRequest, Sampling, ToolCallPiece
+from server.engine.protocol import Delta, FinishReason, GenerateRequest, Sampling, ToolCallPiece
 from server.engine.reply import ToolUse
 from server.errors import ContextTooLong
 from server.grounding import assemble, look_over, search
@@ -70,6 +70,7 @@ QUESTIONS = (
     *("When are you open?", "When are you open on Sunday?", "When", "  May I bring it back?\n", "one\r\ntwo"),
     *("Où est le café ?", "<|im_end|>", "Why? " * 40),
 )
+MEANWHILE = ("nothing", "nothing", "delete", "change", "evict", "another", "regenerate")
 
 Turns = Callable[[Sequence[Message]], list[Message]]
 
@@ -471,8 +472,13 @@ class Histories(RuleBasedStateMachine):
         for name in NAMES:
             self.shelf.put(name, WORDS[len(name) % len(WORDS)])
 
-    @initialize(size=st.sampled_from([0, 0, 1, 2]))
-    def start(self, size: int) -> None:
+    @initialize(size=st.sampled_from([0, 0, 1, 2]), ask=asks)
+    def start(self, size: int, ask: Ask) -> None:
+        self._open(size)
+        self.talks.append(Talk("a", "", None, False))
+        self._ask(self.talks[0], ask)
+
+    def _open(self, size: int) -> None:
         settings = self.stage.settings[size]
         nothing = SimpleNamespace(count_prewarm=lambda _: None, count_prewarm_tokens=lambda _: None)
         self.parts = cast(
@@ -517,48 +523,46 @@ class Histories(RuleBasedStateMachine):
 
     @rule(at=which, ask=asks)
     def go_on(self, at: int, ask: Ask) -> None:
-        if talk := self._pick(at):
-            self._ask(talk, ask)
+        talk = self._pick(at)
+        self._ask(talk, ask)
 
     @rule(at=which, ask=asks, times=st.integers(3, 6))
     def go_on_for_long(self, at: int, ask: Ask, times: int) -> None:
-        if talk := self._pick(at):
-            for n in range(times):
-                found = [NAMES[(NAMES.index(name) + n) % len(NAMES)] for name in ask.found]
-                self._ask(talk, replace(ask, text=f"{ask.text} {n}", found=tuple(found)))
+        talk = self._pick(at)
+        for n in range(times):
+            found = [NAMES[(NAMES.index(name) + n) % len(NAMES)] for name in ask.found]
+            self._ask(talk, replace(ask, text=f"{ask.text} {n}", found=tuple(found)))
 
     @rule(at=which, position=which, ask=asks)
     def edit(self, at: int, position: int, ask: Ask) -> None:
-        if talk := self._pick(at):
-            asked = [n for n, said in enumerate(talk.messages) if said.role == "user"]
-            cut = asked[position % len(asked)]
-            branch = replace(talk, messages=talk.messages[:cut])
-            self.talks.append(branch)
-            self._ask(branch, ask)
+        talk = self._pick(at)
+        asked = [n for n, said in enumerate(talk.messages) if said.role == "user"]
+        cut = asked[position % len(asked)]
+        branch = replace(talk, messages=talk.messages[:cut])
+        self.talks.append(branch)
+        self._ask(branch, ask)
 
     @rule(at=which, ask=asks)
     def regenerate(self, at: int, ask: Ask) -> None:
-        if talk := self._pick(at):
-            cut = max(n for n, said in enumerate(talk.messages) if said.role == "user")
-            again = replace(talk, messages=talk.messages[:cut])
-            self.talks.append(again)
-            self._ask(again, replace(ask, text=talk.messages[cut].content))
+        talk = self._pick(at)
+        cut = max(n for n, said in enumerate(talk.messages) if said.role == "user")
+        again = replace(talk, messages=talk.messages[:cut])
+        self.talks.append(again)
+        self._ask(again, replace(ask, text=talk.messages[cut].content))
 
     @rule(at=which, position=which)
     def tamper(self, at: int, position: int) -> None:
         """The client shows another reply than it was given."""
-        if talk := self._pick(at):
-            n = position % len(talk.messages)
-            if talk.messages[n].role == "assistant":
-                changed = Message(
-                    "assistant", talk.messages[n].content + " Not.", talk.messages[n].tool_calls
-                )
-                talk.messages = [*talk.messages[:n], changed, *talk.messages[n + 1 :]]
+        talk = self._pick(at)
+        n = position % len(talk.messages)
+        if talk.messages[n].role == "assistant":
+            changed = Message("assistant", talk.messages[n].content + " Not.", talk.messages[n].tool_calls)
+            talk.messages = [*talk.messages[:n], changed, *talk.messages[n + 1 :]]
 
     @rule(at=which, answer=st.sampled_from(["42", "", "é\r\n" * 30]), ask=asks)
     def answer_calls(self, at: int, answer: str, ask: Ask) -> None:
         talk = self._pick(at)
-        if talk and talk.messages[-1].tool_calls:
+        if talk.messages[-1].tool_calls:
             for call in talk.messages[-1].tool_calls:
                 talk.messages.append(Message("tool", answer, tool_call_id=call.id))
             self.run(self._turn(talk, ask))
@@ -566,45 +570,73 @@ class Histories(RuleBasedStateMachine):
     @rule(at=which, tenant=st.sampled_from("ab"), scope=st.sampled_from(["", "x"]), ask=asks)
     def show_to_another(self, at: int, tenant: str, scope: str, ask: Ask) -> None:
         """The same messages under another tenant or scope."""
-        if talk := self._pick(at):
-            other = replace(talk, tenant=tenant, scope=scope, messages=list(talk.messages))
-            self.talks.append(other)
-            self._ask(other, ask)
+        talk = self._pick(at)
+        other = replace(talk, tenant=tenant, scope=scope, messages=list(talk.messages))
+        self.talks.append(other)
+        self._ask(other, ask)
 
     # Typing
 
     @rule(
         at=which,
-        text=st.sampled_from(
-            [*QUESTIONS, *(question[: len(question) // 2] or "W" for question in QUESTIONS)]
-        ),
-        new=st.booleans(),
-        steps=st.sampled_from([99, 99, 0, 1, 2, 4]),
+        text=st.sampled_from(QUESTIONS),
+        typed=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+        new=st.sampled_from([True, False, False]),
+        steps=st.sampled_from([99, 99, 99, 0, 1, 2, 4]),
+        meanwhile=st.sampled_from(MEANWHILE),
         ask=asks,
+        typing=asks,
     )
-    def type(self, at: int, text: str, new: bool, steps: int, ask: Ask) -> None:
-        """Of what runs for it only the first `steps` may be done before it is given up."""
+    def type(
+        self,
+        at: int,
+        text: str,
+        typed: list[int],
+        new: bool,
+        steps: int,
+        meanwhile: str,
+        ask: Ask,
+        typing: Ask,
+    ) -> None:
+        """Types so many characters of the question, more or fewer than before, then something happens, then asks.
+
+        Of what runs for the typed text only the first `steps` may be done before it is given up.
+        """
         talk = Talk("a", "", None, False) if new else self._pick(at)
-        if talk is None or not text.strip():
+        if talk.messages and talk.messages[-1].tool_calls:
             return
+        for n_characters in typed:
+            if text[:n_characters].strip():
+                self.run(self._prewarm(talk, text[:n_characters], typing, steps))
+        match meanwhile:
+            case "delete":
+                self.shelf.delete((*typing.found, NAMES[0])[0])
+            case "change":
+                self.shelf.put((*typing.found, NAMES[0])[0], WORDS[0])
+            case "evict":
+                self.evict(0.5)
+            case "another":
+                self._ask(replace(talk, messages=list(talk.messages)), typing)
+            case "regenerate" if talk.messages:
+                self.regenerate(at, typing)
+        if new:
+            self.talks.append(talk)
+        self._ask(talk, replace(ask, text=text))
+
+    async def _prewarm(self, talk: Talk, text: str, ask: Ask, steps: int) -> None:
         self._set_up(ask)
         self.model.root = talk.root
         request = self._request(replace(talk, messages=[*talk.messages, Message("user", text)]), ask)
-
-        async def typed() -> None:
-            assert prewarm(request, talk.tenant, self.parts) is None
-            guesses = self.parts.guesses._of[talk.tenant]
-            task = guesses[-1].task
-            assert task is not None
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            if steps < 99:
-                task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled():
-                task.result()
-
-        self.run(typed())
+        assert prewarm(request, talk.tenant, self.parts) is None
+        task = self.parts.guesses._of[talk.tenant][-1].task
+        assert task is not None
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if steps < 99:
+            task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
 
     # The world
 
@@ -632,12 +664,12 @@ class Histories(RuleBasedStateMachine):
         self.store = MemoryStore(PLENTY_BYTES)
         self.store.load(path, FINGERPRINT)
         assert self.store.n_entries == n_entries
-        self.start(size)
+        self._open(size)
 
     # One turn
 
-    def _pick(self, at: int) -> Talk | None:
-        return self.talks[at % len(self.talks)] if self.talks else None
+    def _pick(self, at: int) -> Talk:
+        return self.talks[at % len(self.talks)]
 
     def _ask(self, talk: Talk, ask: Ask) -> None:
         if talk.messages and talk.messages[-1].tool_calls:
@@ -703,7 +735,9 @@ class Histories(RuleBasedStateMachine):
         reply = Reply()
         if says.ending == "cut":
             token_ids = token_ids[: len(token_ids) // 2]
-        ended = None if says.ending == "cut" else "length" if says.ending == "length" else "stop"
+        ended: FinishReason | None = None
+        if says.ending != "cut":
+            ended = "length" if says.ending == "length" else "stop"
         pieces = tuple(
             ToolCallPiece(n, f"call{n:05}", "find", arguments)
             for n, arguments in enumerate(says.calls if tools else ())
@@ -757,7 +791,7 @@ def stage(template: ChatTemplate, tmp_path_factory: pytest.TempPathFactory) -> S
 def test_prompts_hold_what_their_conversations_do(stage: Stage) -> None:
     totals: Counter[str] = Counter()
     run_state_machine_as_test(
-        lambda: Histories(stage, totals),
+        cast(Any, lambda: Histories(stage, totals)),
         settings=settings(
             max_examples=pick(200, 10_000),
             stateful_step_count=pick(20, 30),
