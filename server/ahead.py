@@ -63,7 +63,8 @@ async def prefill_history(
     request: TurnRequest, recalled: Recalled, guess: Guess | None, tenant: str, parts: Parts
 ) -> None:
     """Compute what the engine has lost of a conversation. What goes wrong here is told where somebody waits for it."""
-    if not recalled.conversation.history or not parts.admission.leaves_room(1.0):
+    is_computing = guess is not None and guess.computing is not None
+    if is_computing or not recalled.conversation.history or not parts.admission.leaves_room(1.0):
         return
     with suppress(FirstwordError, EngineError):
         wanted = await look_over(request, recalled, (), guess, parts)

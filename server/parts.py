@@ -210,8 +210,7 @@ async def _open_ledger(settings: Settings, template: ChatTemplate, stack: AsyncE
 def _fingerprint(settings: Settings, template: ChatTemplate) -> bytes:
     """Of all that decides which token ids stand for a message."""
     digest = blake2b(digest_size=16)
-    digest.update(str(template.tokenizer.backend_tokenizer.to_str()).encode())
-    digest.update(str(template.tokenizer.chat_template).encode())
+    digest.update(template.fingerprint)
     digest.update(settings.prompt.model_dump_json().encode())
     return digest.digest()
 

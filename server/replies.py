@@ -9,6 +9,9 @@ from server.context.entry import Entry, pack
 from server.context.template import ChatTemplate, Message, ToolCall
 from server.engine.protocol import Delta, FinishReason
 
+_LONGEST_STOP_TOKENS = 300
+"""More than a stop string can have by default."""
+
 
 @dataclass(slots=True)
 class Reply:
@@ -56,7 +59,7 @@ class Reply:
 
 def _up_to(token_ids: list[int], text: str, template: ChatTemplate) -> list[int]:
     """The tokens without those of a stop string, which the client was not given."""
-    for n_kept in range(len(token_ids), -1, -1):
+    for n_kept in range(len(token_ids), max(0, len(token_ids) - _LONGEST_STOP_TOKENS) - 1, -1):
         kept = template.decode(token_ids[:n_kept])
         if text.startswith(kept):
             return token_ids[:n_kept] + template.encode(text[len(kept) :])

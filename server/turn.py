@@ -104,6 +104,7 @@ async def run_turn(turn: Turn, parts: Parts) -> AsyncGenerator[Delta, None]:
         turn.error_code = error.code
         raise
     finally:
+        _give_way(turn, parts)
         _record(turn, parts)  # 8. record
 
 
@@ -134,6 +135,8 @@ async def _retrieve(turn: Turn, recalled: Recalled, parts: Parts) -> Sequence[Pa
 
 
 async def _assemble(turn: Turn, recalled: Recalled, passages: Sequence[Passage], parts: Parts) -> Prompt:
+    if turn.guess is not None:
+        parts.guesses.look(turn.guess)
     wanted = await look_over(turn.request, recalled, passages, turn.guess, parts)
     turn.prompt = await assemble(wanted, recalled, turn.tenant, parts)
     return turn.prompt
@@ -148,6 +151,7 @@ async def _generate(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) ->
         if parts.drain.begun:
             raise ShuttingDown("the server is shutting down", retry_after_s=1)
         reader = _open_reader(turn, request, parts)
+        _give_way(turn, parts)
         parts.guesses.make_way()
         try:
             with parts.drain.running(turn.turn_id):
@@ -169,6 +173,12 @@ async def _generate(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) ->
                 raise _told(error, request) from error
         except (RequestAborted, RequestRefused, PromptTooLong) as error:
             raise _told(error, request) from error
+
+
+def _give_way(turn: Turn, parts: Parts) -> None:
+    """What is computed ahead of this turn has come as far as it could."""
+    if turn.guess is not None:
+        parts.guesses.stop(turn.guess)
 
 
 def _note_prefill(turn: Turn, prefill: Prefill, permit: Permit) -> None:

@@ -174,13 +174,18 @@ class Assembler:
         wanted: Wanted,
         history: Sequence[Entry],
         passages: Sequence[Passage] | None = None,
+        *,
+        bare: bool = False,
     ) -> _Grown | None:
+        """`bare`: without the passages of a question that was asked before, too."""
         conversation = recalled.conversation
         asked_at = conversation.asked_at
         known = recalled.entries[asked_at] if len(recalled.entries) > asked_at else None
         question: Question | None = None
         if known is not None and conversation.tail:
-            (entry,) = without([known], wanted.gone)
+            last = max((entry.numbered_to for entry in history), default=0)
+            (entry,) = without([known], wanted.gone, last)
+            entry = msgspec.structs.replace(entry, passages=()) if bare else entry
         else:
             question = self._questions.make(
                 conversation.question,
@@ -237,11 +242,12 @@ class Assembler:
         target = int(budget * self._context.compact_to)
         passages = list(wanted.passages)
         left = shed_passages(history, roles, keys, len(grown.draft.token_ids) - target)
+        bare = False
         while True:
-            again = self._append(recalled, wanted, left, passages)
+            again = self._append(recalled, wanted, left, passages, bare=bare)
             if again is None:  # the template renders no such conversation: begin it with the question
                 left = shed_turns(left, roles, 2**31)
-                again = self._append(recalled, wanted, left, passages)
+                again = self._append(recalled, wanted, left, passages, bare=bare)
             size = budget + 1 if again is None else len(again.draft.token_ids)
             if again is not None and size <= budget:
                 return again
@@ -249,6 +255,8 @@ class Assembler:
                 left = shed_turns(left, roles, size - target)
             elif passages:
                 passages.pop()
+            elif not bare:
+                bare = True
             else:
                 raise too_long(str(size), wanted.max_model_len, budget)
 
@@ -309,13 +317,16 @@ def _present(entries: Sequence[Entry]) -> dict[int, Injected]:
     return {passage.key: passage for entry in entries for passage in entry.passages}
 
 
-def without(entries: Sequence[Entry], gone: Collection[int]) -> list[Entry]:
-    """The entries without the passages that are gone."""
-    if not gone:
-        return list(entries)
-    return [
-        msgspec.structs.replace(
-            entry, passages=tuple(passage for passage in entry.passages if passage.key not in gone)
+def without(entries: Sequence[Entry], gone: Collection[int], last_number: int = 0) -> list[Entry]:
+    """The entries without the passages that are gone, or whose number an earlier one has by now.
+
+    For a question that was asked again, and found other passages, stands in the place of what it was before.
+    """
+    left = []
+    for entry in entries:
+        kept = tuple(
+            passage for passage in entry.passages if passage.key not in gone and passage.number > last_number
         )
-        for entry in entries
-    ]
+        last_number = max(last_number, entry.numbered_to)
+        left.append(msgspec.structs.replace(entry, passages=kept))
+    return left

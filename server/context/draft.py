@@ -50,9 +50,8 @@ class Drafter:
         if frame is None:
             return None
         first, opening = entries[0], pack(frame[0])
-        if (
-            roles[there[0]] == roles[0]
-        ):  # It leads to the role that came first: a greeting may have been shed.
+        if roles[there[0]] == roles[0]:
+            # It leads to the role that came first: a greeting may have been shed.
             opening = first.opening or opening
             first = msgspec.structs.replace(first, opening=opening)
         token_ids = unpack(opening)

@@ -116,11 +116,10 @@ class Guesses:
         return guess
 
     def take(self, tenant: str, history_key: bytes, text: str) -> Guess | None:
-        """The message has come: its guess, which is over with it."""
+        """The message has come: its guess, which is the caller's to stop when the engine is needed."""
         guess = self._find(tenant, history_key, text)
         if guess is not None:
             self._of[tenant].remove(guess)
-            self.stop(guess)
         return guess
 
     def make_way(self) -> None:

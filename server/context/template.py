@@ -12,7 +12,8 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
@@ -102,6 +103,12 @@ class ChatTemplate:
         self.has_place_for_tools = "tools" in str(self.tokenizer.chat_template)
         self._longest_token_characters = max(map(len, self._control.get_vocab()))
         self.vocabulary_size: int = self._control.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """Of the tokenizer and the template."""
+        told = f"{self.tokenizer.backend_tokenizer.to_str()}\n{self.tokenizer.chat_template}"
+        return blake2b(told.encode(), digest_size=16).digest()
 
     def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Token ids of the conversation, up to where the assistant's next words go.

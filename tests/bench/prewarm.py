@@ -44,6 +44,7 @@ class Phase:
     """Some seconds of load."""
 
     share: float
+    rate_per_s: float
     typing: bool
     ttft_ms: list[float] = field(default_factory=list)
     """As the client measures it."""
@@ -53,9 +54,11 @@ class Phase:
     seen: Seen | None = None
 
 
-def capacity_per_s() -> float:
+def capacity_per_s(slowdown: float) -> float:
     """Turns that the engine's slots can take."""
-    return SLOTS / (PROMPT_TOKENS / PREFILL_TOKENS_PER_S + ANSWER_TOKENS * TOKEN_INTERVAL_MS / 1_000)
+    return (
+        SLOTS / slowdown / (PROMPT_TOKENS / PREFILL_TOKENS_PER_S + ANSWER_TOKENS * TOKEN_INTERVAL_MS / 1_000)
+    )
 
 
 # The load
@@ -77,7 +80,7 @@ class Load:
                 tasks.create_task(self._type(phase, stop_at))
             began = time.monotonic()
             next_at = began
-            while (next_at := next_at + self._arrivals.expovariate(phase.share * capacity_per_s())) < stop_at:
+            while (next_at := next_at + self._arrivals.expovariate(phase.rate_per_s)) < stop_at:
                 await asyncio.sleep(next_at - time.monotonic())
                 counts = next_at > began + WARM_UP_S
                 tasks.create_task(self._turn(phase, counts=counts))
@@ -118,18 +121,21 @@ class Load:
 @asynccontextmanager
 async def client_of(url: str) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, limits=limits) as client:
         yield client
 
 
-async def measure(server: Server, shares: list[float], seconds: float, typists: int) -> list[Phase]:
+async def measure(
+    server: Server, rates_per_s: dict[float, float], seconds: float, typists: int
+) -> list[Phase]:
+    """`rates_per_s`: by share of capacity."""
     handbook = " ".join(path.read_text() for path in sorted((PROJECT_ROOT / "docs").glob("*.md")))
     words = sorted({word for word in handbook.split() if word.isalpha() and len(word) > 3})
     phases: list[Phase] = []
     async with client_of(server.url) as client:
-        for share in shares:
+        for share, rate_per_s in rates_per_s.items():
             for typing in ORDER:
-                phase = Phase(share, typing)
+                phase = Phase(share, rate_per_s, typing)
                 server.seen()
                 # No question twice: what was computed for one phase would be ready for the next.
                 n_before = len(phases)
@@ -200,18 +206,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.prewarm", description=__doc__)
     parser.add_argument("--seconds", type=float, default=25, help="of each of the runs (default: 25)")
     parser.add_argument("--typists", type=int, default=20, help="users who type at a time (default: 20)")
+    parser.add_argument(
+        "--slowdown", type=float, default=1, help="of the engine and the load, on a busy machine (default: 1)"
+    )
+    parser.add_argument("--unpinned", action="store_true", help="leave the choice of cores to the machine")
     parser.add_argument("--share", type=float, action="append", help="of capacity (default: 0.4 and 0.7)")
     arguments = parser.parse_args()
     end_in_order()
     shares = arguments.share or [0.4, 0.7]
+    capacity = capacity_per_s(arguments.slowdown)
     before = conditions() | {
         "typists": arguments.typists,
         "seconds": arguments.seconds,
-        "capacity_turns_per_s": round(capacity_per_s(), 1),
+        "slowdown": arguments.slowdown,
+        "pinned": not arguments.unpinned,
+        "capacity_turns_per_s": round(capacity, 1),
     }
-    with serving(TOP_K) as server:
-        os.sched_setaffinity(0, cores().client)
-        phases = asyncio.run(measure(server, shares, arguments.seconds, arguments.typists))
+    with serving(TOP_K, arguments.slowdown) as server:
+        if not arguments.unpinned:
+            os.sched_setaffinity(server.pid, cores().gateway)
+            os.sched_setaffinity(0, cores().client)
+        rates_per_s = {share: share * capacity for share in shares}
+        phases = asyncio.run(measure(server, rates_per_s, arguments.seconds, arguments.typists))
     found = sheets(phases, shares)
     show(open_console(), found, before)
     written = BENCH_DIR / "prewarm.md"

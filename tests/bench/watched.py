@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.gateway import cores
 from gateways import Gateway, running
 from server.engine.mailbox import Inbox
 from server.engine.protocol import GenerateRequest
@@ -27,6 +25,7 @@ SLOTS = 16
 PREFILL_TOKENS_PER_S = 20_000
 TOKEN_INTERVAL_MS = 10
 MODELS = PROJECT_ROOT / "var" / "models"
+_STOP_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Watch:
         return Counter({outcome: int(float(count.split()[1])) for _, outcome, count in named})
 
 
-async def serve(top_k: int) -> None:
+async def serve(top_k: int, slowdown: float) -> None:
     """Says its address, then what was seen each time that it is asked, until its input ends."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = {
@@ -78,8 +77,8 @@ async def serve(top_k: int) -> None:
             "engine.model": str(starter_chat_model(MODELS)),
             "engine.tool_parser": "",
             "engine.max_num_seqs": SLOTS,
-            "engine.simulated.prefill_tokens_per_s": float(PREFILL_TOKENS_PER_S),
-            "engine.simulated.token_interval_ms": float(TOKEN_INTERVAL_MS),
+            "engine.simulated.prefill_tokens_per_s": PREFILL_TOKENS_PER_S / slowdown,
+            "engine.simulated.token_interval_ms": TOKEN_INTERVAL_MS * slowdown,
             "retrieval.embedder_kind": "hashing",
             "retrieval.min_score": -1.0,
             "retrieval.top_k": top_k,
@@ -98,6 +97,7 @@ async def serve(top_k: int) -> None:
 class Server:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self.pid = process.pid
         self.url: str = self._read()["url"]
 
     def seen(self) -> Seen:
@@ -113,21 +113,25 @@ class Server:
 
 
 @contextmanager
-def serving(top_k: int) -> Iterator[Server]:
+def serving(top_k: int, slowdown: float) -> Iterator[Server]:
+    """`slowdown`: so many times slower than the rates above."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.watched", str(top_k)],
+        [sys.executable, "-m", "bench.watched", str(top_k), str(slowdown)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
-        os.sched_setaffinity(process.pid, cores().gateway)
         yield Server(process)
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(30)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2])))

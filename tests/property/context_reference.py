@@ -164,8 +164,16 @@ class Writer:
         raise AssertionError("nothing always fits")
 
 
-def without_gone(said: Sequence[Held], shelf: Shelf) -> list[Held]:
-    return [
-        replace(held, passages=tuple(there for there in held.passages if there[1] in shelf.texts))
-        for held in said
-    ]
+def standing(said: Sequence[Held], shelf: Shelf) -> list[Held]:
+    """Without passages of documents that changed, and those whose number an earlier message has taken since.
+
+    A message is held as it was last asked. So what followed another asking of it may number its passages alike.
+    """
+    left, taken = [], 0
+    for held in said:
+        passages = tuple(
+            (number, key) for number, key in held.passages if key in shelf.texts and number > taken
+        )
+        left.append(replace(held, passages=passages))
+        taken = max(taken, held.numbered_to)
+    return left

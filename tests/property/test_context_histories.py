@@ -29,7 +29,7 @@ from property.context_reference import (
     Shelf,
     Writer,
     lines,
-    without_gone,
+    standing,
 )
 from retrieval.types import Passage, SearchTiming
 from server.ahead import prewarm
@@ -248,8 +248,11 @@ class Model:
 
     def check_too_long(self, recalled: Recalled, wanted: Wanted, settings: Settings) -> None:
         conversation = recalled.conversation
-        tail = self._tail(recalled)
-        question = Held("user", self.writer.question(conversation.question, grounded=False))
+        tail, asked_at = self._tail(recalled), conversation.asked_at
+        content = self.writer.question(conversation.question, grounded=False)
+        if tail and len(recalled.entries) > asked_at:
+            content = self.held[lines(self.root, conversation.messages)[asked_at]][1].content
+        question = Held("user", content)
         least = self.writer.prompt(conversation.system, wanted.tools, [question, *tail])
         assert len(least) > _budget(wanted, settings), "system message, question and what came of it fit"
 
@@ -272,6 +275,9 @@ class Model:
         history = self._shed(due[:asked_at], observed[:asked_at], prompt, wanted)
         if asked_at < len(recalled.entries) and conversation.tail:
             question = due[asked_at]
+            if prompt.compaction == "full" and not observed[asked_at].passages:
+                assert all(held.dropped for held in history) or not question.passages
+                question = replace(question, passages=())
         else:
             question = self._question(conversation.question, wanted, history, observed[asked_at], prompt)
         self.said = [*history, question, *due[asked_at + 1 :]]
@@ -306,7 +312,7 @@ class Model:
             history, conversation.history[len(history) :], settings.prompt.max_history_tokens
         )
         question = later[0] if later else Held("user")
-        return without_gone([*history, question, *self._tail(recalled)], self.shelf)
+        return standing([*history, question, *self._tail(recalled)], self.shelf)
 
     def _tail(self, recalled: Recalled) -> list[Held]:
         conversation = recalled.conversation
@@ -409,7 +415,7 @@ class Model:
         known = [here for _, here in held]
         if shed_while_typing or versions != [version for version, _ in held]:
             return
-        if without_gone(known, self.shelf) == known:
+        if standing(known, self.shelf) == known:
             assert prompt.token_ids[: len(token_ids)] == token_ids
             self.n_grown += 1
 

@@ -2,5 +2,5 @@
 
 `make_conversations.py` retrieves; `conversation.py` is what is replayed and `request.py` what an engine would
 get of it; `layout.py` are the plain layouts; `pilot.py` runs in ContextPilot's environment, `contestant.py` starts
-it there; `account.py` counts tokens, `report.py` shows them.
+it there; `firstword.py` is Firstword's own part, without an engine; `account.py` counts tokens, `report.py` shows them.
 """

@@ -16,6 +16,7 @@ from rich.console import Console
 from bench.contextpilot.account import BLOCK_TOKENS, account
 from bench.contextpilot.contestant import PYTHON, Way, ask
 from bench.contextpilot.conversation import Conversation, read_conversations
+from bench.contextpilot.firstword import VARIANTS, Alone, replay
 from bench.contextpilot.layout import LAYOUTS, requests_of
 from bench.contextpilot.report import Results, Row, sheets
 from bench.contextpilot.request import Served, Serving, by_rounds, in_tokens
@@ -24,7 +25,8 @@ from server.context.template import ChatTemplate
 from server.settings import PROJECT_ROOT
 
 MODEL = PROJECT_ROOT / "var" / "models" / "SmolLM2-135M-Instruct"
-SERVINGS: tuple[Serving, ...] = ("one by one", "online", "batch")
+ALONE: tuple[Alone, ...] = ("one by one", "online")
+SERVINGS: tuple[Serving, ...] = (*ALONE, "batch")
 _WIDTH = 140
 WAYS: tuple[Way, ...] = ("reorder", "deduplicate")
 
@@ -61,6 +63,13 @@ def _measure(console: Console, conversations: list[Conversation], template: Chat
     for name, layout in LAYOUTS.items():
         console.print(f"[dim]{name}[/dim]")
         rows += _both_servings(name, in_tokens(requests_of(layout, conversations), conversations, template))
+    for name, variant in VARIANTS.items():
+        for alone in ALONE:
+            console.print(f"[dim]{name}, {alone}[/dim]")
+            together, apart = (
+                replay(variant, alone, conversations, template, shared=shared) for shared in (True, False)
+            )
+            rows.append(Row(name, alone, account(together, shared=True), account(apart, shared=False)))
     for way in WAYS:
         for serving in SERVINGS:
             console.print(f"[dim]ContextPilot, {way}, {serving}[/dim]")
@@ -101,13 +110,23 @@ def _report(console: Console, results: Results) -> None:
         for row in results.rows
         if row.contextpilot_ms is not None
     )
-    told = f"{conditions}. In ContextPilot for each request: {spent}."
+    told = f"{conditions}. In ContextPilot for each request: {spent}. {_compacted(results)}"
     console.print(f"[dim]{told}[/dim]", highlight=False)
     written = BENCH_DIR / "contextpilot.json"
     written.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     tables = "\n".join(sheet.markdown() for sheet in found)
     written.with_suffix(".md").write_text(f"{tables}\n{told}\n", encoding="utf-8")
     console.print(f"written: {written.relative_to(PROJECT_ROOT)}, {written.stem}.md")
+
+
+def _compacted(results: Results) -> str:
+    of = {
+        f"{row.layout}, {row.serving}": row.shared.first.n_compacted + row.shared.later.n_compacted
+        for row in results.rows
+    }
+    return (
+        f"Turns that shed older parts: {', '.join(f'{name} {n}' for name, n in of.items() if n) or 'none'}."
+    )
 
 
 if __name__ == "__main__":

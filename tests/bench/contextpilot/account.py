@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -19,6 +19,9 @@ class Tokens(msgspec.Struct):
     n_turns: int = 0
     prompt: int = 0
     cached: int = 0
+    ahead: int = 0
+    """Computed before the turn was asked: nobody waited for them."""
+    n_compacted: int = 0
     longest_prompt: int = 0
 
     @property
@@ -29,12 +32,6 @@ class Tokens(msgspec.Struct):
     def cached_share(self) -> float:
         return self.cached / self.prompt if self.prompt else 0.0
 
-    def add(self, n_prompt: int, n_cached: int) -> None:
-        self.n_turns += 1
-        self.prompt += n_prompt
-        self.cached += n_cached
-        self.longest_prompt = max(self.longest_prompt, n_prompt)
-
 
 class Account(msgspec.Struct, frozen=True):
     first: Tokens
@@ -42,17 +39,37 @@ class Account(msgspec.Struct, frozen=True):
     later: Tokens
 
 
+class EngineCache:
+    """An engine's prefix cache that nothing leaves."""
+
+    def __init__(self) -> None:
+        self._cache = PrefixCache(_UNBOUNDED, BLOCK_TOKENS)
+
+    def to_compute(self, prompt: Sequence[int], salt: str) -> int:
+        return len(prompt) - self._cache.match(self._cache.chain(prompt, salt), len(prompt))
+
+    def compute(self, token_ids: Sequence[int], salt: str) -> None:
+        self._cache.hold(self._cache.chain(token_ids, salt))
+
+
 def account(served: Iterable[Served], shared: bool) -> Account:
     """One request after another, each finding all that was computed before, replies included.
 
     `shared`: one cache for all; else each conversation has its own.
     """
-    cache = PrefixCache(_UNBOUNDED, BLOCK_TOKENS)
+    cache = EngineCache()
     told = Account(Tokens(), Tokens())
     for request in served:
         salt = "" if shared else str(request.conversation)
-        blocks = cache.chain(request.prompt + request.reply, salt)
-        n_cached = cache.match(blocks, len(request.prompt))
-        cache.hold(blocks)
-        (told.later if request.turn else told.first).add(len(request.prompt), n_cached)
+        tokens = told.later if request.turn else told.first
+        if request.ahead:
+            tokens.ahead += cache.to_compute(request.ahead, salt)
+            cache.compute(request.ahead, salt)
+        n_prompt = len(request.prompt)
+        tokens.n_turns += 1
+        tokens.prompt += n_prompt
+        tokens.cached += n_prompt - cache.to_compute(request.prompt, salt)
+        tokens.n_compacted += request.compacted
+        tokens.longest_prompt = max(tokens.longest_prompt, n_prompt)
+        cache.compute(request.prompt + request.reply, salt)
     return told

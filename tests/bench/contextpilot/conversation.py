@@ -10,6 +10,8 @@ import msgspec
 class Passage(msgspec.Struct, frozen=True):
     id: str
     text: str
+    score: float = 0.0
+    """Cosine with the query."""
 
 
 class Turn(msgspec.Struct, frozen=True):

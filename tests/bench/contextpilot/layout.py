@@ -19,14 +19,14 @@ def system_message(conversation: Conversation, turn: int) -> tuple[Message, ...]
     """The turn's passages in the system message: the usual layout."""
     asked = conversation.turns[turn]
     system = f"{_WORDS.system}\n\n{_passages(asked.passages)}"
-    return (Message("system", system), *_as_said(conversation.turns[:turn]), Message("user", asked.question))
+    return (Message("system", system), *as_said(conversation.turns[:turn]), Message("user", asked.question))
 
 
 def last_user_message(conversation: Conversation, turn: int) -> tuple[Message, ...]:
     """The turn's passages ahead of its question; earlier turns without theirs."""
     return (
         Message("system", _WORDS.system),
-        *_as_said(conversation.turns[:turn]),
+        *as_said(conversation.turns[:turn]),
         Message("user", _user_turn(conversation.turns[turn], conversation.turns[turn].passages)),
     )
 
@@ -60,7 +60,7 @@ def requests_of(layout: Layout, conversations: Sequence[Conversation]) -> list[R
     ]
 
 
-def _as_said(turns: Sequence[Turn]) -> list[Message]:
+def as_said(turns: Sequence[Turn]) -> list[Message]:
     return [
         message
         for turn in turns

@@ -57,8 +57,11 @@ class Collection:
 
     def best(self, query: Vectors, top_k: int) -> tuple[Passage, ...]:
         """`query`: (dim,) float32, L2-normalised, like the passages' vectors."""
-        rows = np.argsort(-(self._vectors @ query), kind="stable")[:top_k]
-        return tuple(Passage(self._passages[row].id, self._passages[row].text) for row in rows)
+        scores = self._vectors @ query
+        rows = np.argsort(-scores, kind="stable")[:top_k]
+        return tuple(
+            Passage(self._passages[row].id, self._passages[row].text, float(scores[row])) for row in rows
+        )
 
 
 def main() -> None:

@@ -16,8 +16,11 @@ _COLUMNS = (
     "prompt tokens",
     "from cache",
     "computed",
+    "ahead",
     "cached share",
-    "first turn: computed",
+    "first turn: prompt tokens",
+    "computed",
+    "ahead",
     "cached share",
 )
 _N_NAMES = 2
@@ -73,8 +76,11 @@ def _line(row: Row, told: Account) -> tuple[str, ...]:
         _a_turn(told.later, told.later.prompt),
         _a_turn(told.later, told.later.cached),
         _a_turn(told.later, told.later.computed),
+        _a_turn(told.later, told.later.ahead),
         f"{told.later.cached_share:.1%}",
+        _a_turn(told.first, told.first.prompt),
         _a_turn(told.first, told.first.computed),
+        _a_turn(told.first, told.first.ahead),
         f"{told.first.cached_share:.1%}",
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+from msgspec import field
 
 from bench.contextpilot.conversation import Conversation
 from server.context.template import ChatTemplate, Message
@@ -29,6 +30,10 @@ class Served(msgspec.Struct, frozen=True):
     turn: int
     prompt: list[int]
     reply: list[int]
+    ahead: list[int] = field(default_factory=list)
+    """What was prefilled before it was asked."""
+    compacted: bool = False
+    """Older parts were shed from the prompt."""
 
 
 def in_tokens(
