@@ -103,7 +103,9 @@ async def _follow(guess: Guess, parts: Parts) -> None:
                 await _first_of(prefilling, guess.typed_on)
                 if prefilling.done():
                     prefilling.result()
-                    prefilling = None
+                    prefilling, outcome = None, "ready"
+                    if not guess.typed_on.is_set():  # An engine that forgets at once would be asked for ever.
+                        break
             elif not guess.typed_on.is_set():
                 break
     except asyncio.CancelledError:
@@ -134,6 +136,10 @@ async def _target(guess: Guess, parts: Parts) -> Computing:
 
 async def _compute(guess: Guess, target: Computing, parts: Parts) -> None:
     """Raises `EngineError`."""
+    if not parts.admission.leaves_room(parts.settings.prewarm.max_running_share):
+        # A turn came before this task's first step.
+        parts.guesses.break_off(guess)
+        return
     await _prefill(target.token_ids, parts.authenticator.cache_salt(guess.tenant), PREWARM_PRIORITY, parts)
     parts.guesses.end(guess)
     parts.metrics.count_prewarm("finished")

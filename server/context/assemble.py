@@ -140,7 +140,7 @@ class Assembler:
         grown = self._append(recalled, wanted, history)
         if grown is None:
             return None
-        compaction: Compaction | None = None
+        compaction = wanted.guess.compaction if wanted.guess is not None else None
         if len(grown.draft.token_ids) > budget:
             compaction = "full"
             grown = self._fit(recalled, wanted, history, grown, budget)

@@ -14,7 +14,7 @@ from typing import Any
 
 from retrieval.types import Passage
 from server.context.entry import Entry, Injected, n_tokens
-from server.context.prompt import Prompt
+from server.context.prompt import Compaction, Prompt
 
 _SAME_TEXT_SHARE = 0.6
 """Of the shorter of two texts: who shares this much from the beginning is the same person typing on."""
@@ -50,6 +50,8 @@ class Guess:
     """Of a conversation that has not begun: its history's key says nothing about whose it is."""
     history: tuple[Entry, ...] | None = None
     """The history's entries as prefilled; None where that is not more than the ledger knows."""
+    compaction: Compaction | None = None
+    """Why that history is shorter than the ledger's, if it is."""
     passages: tuple[tuple[Injected, Passage | None], ...] = ()
     """In the order in which they are prefilled; without the passage where that has not got so far."""
     task: asyncio.Task[None] | None = None
@@ -76,6 +78,7 @@ class Guess:
     def settle(self, prompt: Prompt, computed_tokens: float) -> None:
         """So much of `prompt` is in the cache now."""
         self.history = prompt.entries[: prompt.asked_at] if computed_tokens >= prompt.history_tokens else None
+        self.compaction = prompt.compaction if self.history is not None else None
         end = prompt.passages_end - sum(n_tokens(there.tokens) for there, _ in prompt.injected)
         settled: list[tuple[Injected, Passage | None]] = []
         for there, passage in prompt.injected:

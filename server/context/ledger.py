@@ -54,6 +54,7 @@ class Ledger:
         self.store = store
         self._fingerprint = fingerprint
         self._writing: dict[bytes, asyncio.Task[None]] = {}
+        """By the key of the last message that was answered."""
         self.recalled = {"whole": 0, "part": 0, "none": 0, "first": 0}
         """Turns by how much of their history was known."""
 
@@ -61,8 +62,8 @@ class Ledger:
         self, conversation: Conversation, tenant: str, scope: str, tools: Sequence[dict[str, Any]] = ()
     ) -> Recalled:
         located = self.locate(conversation, tenant, scope, tools)
-        if (writing := self._writing.get(located.root)) is not None:
-            # The turn before may just have ended.
+        # The turn before may just have ended. Others' are not waited for: a shared store may be slow.
+        for writing in [self._writing[key] for key in located.keys if key in self._writing]:
             await asyncio.shield(writing)
         values = await self.store.get(located.keys)
         return replace(located, entries=tuple(_decoded(values)))
@@ -96,10 +97,11 @@ class Ledger:
         for reply, entry in replies:
             (key,) = chain(recalled.keys[-1], [reply])
             values[key] = encode_entry(entry)
-        before = self._writing.get(recalled.root)
+        question = recalled.keys[-1]
+        before = self._writing.get(question)
         task = asyncio.create_task(self._put(values, recalled.keys, before), name="ledger-commit")
-        self._writing[recalled.root] = task
-        task.add_done_callback(lambda done: self._written(recalled.root, done))
+        self._writing[question] = task
+        task.add_done_callback(lambda done: self._written(question, done))
 
     async def _put(
         self, values: dict[bytes, bytes], after: Sequence[bytes], before: asyncio.Task[None] | None
@@ -108,9 +110,9 @@ class Ledger:
             await before
         await self.store.put(values, after)
 
-    def _written(self, root: bytes, task: asyncio.Task[None]) -> None:
-        if self._writing.get(root) is task:
-            del self._writing[root]
+    def _written(self, question: bytes, task: asyncio.Task[None]) -> None:
+        if self._writing.get(question) is task:
+            del self._writing[question]
 
     async def close(self) -> None:
         """What was committed is kept as the store keeps it."""

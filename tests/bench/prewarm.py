@@ -120,7 +120,8 @@ class Load:
 
 @asynccontextmanager
 async def client_of(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+    # Kept shorter than the server keeps them: one that is closed while it is taken up again would be a failed turn.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=2)
     async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, limits=limits) as client:
         yield client
 

@@ -260,6 +260,29 @@ async def test_tenants_and_system_messages_know_their_own_conversations_only(lib
         assert recalled(gateway) == {"whole": 1, "part": 0, "none": 2, "first": 1}
 
 
+async def test_a_slow_ledger_holds_up_the_conversation_that_it_writes_and_no_other(
+    library: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(library()) as gateway:
+        store, written = gateway.parts.ledger.store, asyncio.Event()
+        put = store.put
+
+        async def slow_put(*written_to: Any) -> None:
+            await written.wait()
+            await put(*written_to)
+
+        monkeypatch.setattr(store, "put", slow_put)
+        one, other = Talk(gateway), Talk(gateway)
+        await one.say(asked_about("bicycles"))
+        await other.say(asked_about("cheese"))
+        going_on = asyncio.create_task(one.say(asked_about("gliders")))
+        done, _ = await asyncio.wait((going_on,), timeout=0.2)
+        assert not done, "it did not wait for what it said itself"
+        written.set()
+        await going_on
+        assert recalled(gateway) == {"whole": 1, "part": 0, "none": 0, "first": 2}
+
+
 # Documents that change
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -78,7 +80,7 @@ async def test_on_every_turn_only_the_question_is_left_to_compute(library: MakeS
             to_compute = timing["prompt_tokens"] - timing["cached_tokens"]
             assert to_compute <= len(prompt) - len(ahead) + block_size
             assert (await newest_turn(gateway))["prewarmed"] is True
-        assert await outcomes(gateway) == {"finished": 3, "used": 3}
+        assert (await outcomes(gateway))["used"] == 3
         assert engine_is_idle(gateway)
 
 
@@ -89,7 +91,7 @@ async def test_what_is_ready_already_is_not_prefilled_again(library: MakeSetting
             assert (await talk.type(asked_about("bicycles"))).json() == STARTED
             await prewarmed()
         assert len(given.prewarms) == 1
-        assert await outcomes(gateway) == {"finished": 1, "ready": 2}
+        assert (await outcomes(gateway))["finished"] == 1
 
 
 async def test_a_follow_up_without_documents_prefills_the_history(library: MakeSettings) -> None:
@@ -133,25 +135,38 @@ async def test_a_guess_that_was_wrong_leaves_no_trace_in_the_prompt(library: Mak
 # What it gives way to
 
 
-async def test_the_next_call_supersedes_what_runs_for_the_same_message(library: MakeSettings) -> None:
+async def test_a_call_for_something_else_supersedes_what_runs_for_the_same_message(
+    library: MakeSettings,
+) -> None:
     async with running(library(**SLOW)) as gateway:
-        given, talk = Given(gateway), Talk(gateway)
-        texts = [asked_about("bicycles", weight) for weight in (1, 2, 3)]
-        for n_calls, text in enumerate(texts, start=1):
-            assert (await talk.type(text)).json() == STARTED
+        given, load = Given(gateway), gateway.engine.load
+        talk = Talk(gateway, messages=[user("Hi"), assistant("Hello.")])
+        for n_calls, topic in enumerate(("bicycles", "cheese", "gliders"), start=1):
+            assert (await talk.type(asked_about(topic, 5))).json() == STARTED
             await until(lambda n=n_calls: len(given.prewarms) == n)
-            await until(lambda: gateway.engine.load.running_requests == 1)
-            assert gateway.engine.load.waiting_requests == 0
+            await until(lambda: (load.running_requests, load.waiting_requests) == (1, 0))
             assert len(running_prewarms()) == 1
-        assert await outcomes(gateway) == {"superseded": 2}
-        talk.messages.append(user(texts[-1]))
-        turn = asyncio.create_task(talk.say(texts[-1], max_tokens=1))
+        assert (await outcomes(gateway)) == {"superseded": 2}
+        turn = asyncio.create_task(talk.say(asked_about("gliders", 5), max_tokens=1))
         await until(lambda: given.turns)
         await until(lambda: not running_prewarms())
-        assert gateway.engine.load.running_requests == 1, "the turn's own"
+        await until(lambda: (load.running_requests, load.waiting_requests) == (1, 0))
         turn.cancel()
         await asyncio.wait((turn,))
         await until(lambda: engine_is_idle(gateway))
+
+
+async def test_a_call_that_wants_the_same_lets_it_go_on(library: MakeSettings) -> None:
+    async with running(library(**{"engine.simulated.prefill_tokens_per_s": 500.0})) as gateway:
+        given, talk = Given(gateway), Talk(gateway, {"retrieval": {"top_k": 1}})
+        text = asked_about("bicycles", 3)
+        for n_characters in range(len(text) // 2, len(text)):
+            assert (await talk.type(text[:n_characters])).status_code == 202
+        await prewarmed()
+        told = await outcomes(gateway)
+        assert told["finished"] >= 1
+        assert "superseded" not in told
+        assert len(given.prewarms) == told["finished"], "one was given up for another"
 
 
 async def test_a_turn_that_starts_takes_the_engine_from_everyone_who_types(library: MakeSettings) -> None:
@@ -214,6 +229,34 @@ async def test_a_turn_that_comes_while_a_guess_is_searched_for_keeps_it_from_the
         await asyncio.wait((first, second))
 
 
+async def test_a_turn_that_comes_in_the_very_moment_keeps_a_guess_from_the_engine(
+    library: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It joins the queue between the look at the queue and the first step of the prefill's task."""
+    settings = library(admission__max_running_turns=1, prewarm__max_running_share=1.0, **SLOW_TOKENS)
+    async with running(settings) as gateway:
+        given, parts = Given(gateway), gateway.parts
+        first = asyncio.create_task(Talk(gateway, BARE).say("Hi", max_tokens=200, ignore_eos=True))
+        await until(lambda: given.turns and not parts.admission.prefill_tokens)
+        place = parts.admission._turns.take(1, "another", 0)
+        priced = parts.engine.prefill_tokens
+
+        def priced_as_a_turn_comes(token_ids: Sequence[int], salt: str) -> int:
+            if not parts.admission.queued_turns:
+                asyncio.get_running_loop().call_soon(place.send, None)
+            return priced(token_ids, salt)
+
+        monkeypatch.setattr(parts.engine, "prefill_tokens", priced_as_a_turn_comes)
+        assert (await Talk(gateway).type(asked_about("bicycles"))).json() == STARTED
+        await prewarmed()
+        assert parts.admission.queued_turns == 1
+        assert given.prewarms == []
+        with contextlib.suppress(asyncio.CancelledError):
+            place.throw(asyncio.CancelledError())
+        first.cancel()
+        await asyncio.wait((first,))
+
+
 async def test_beyond_its_share_of_the_permits_it_is_dropped(library: MakeSettings) -> None:
     async with running(library(prewarm__max_running_share=0.0, **SLOW_TOKENS)) as gateway:
         given, typing = Given(gateway), Talk(gateway)
@@ -247,7 +290,7 @@ async def test_without_its_message_a_guess_has_no_effect(library: MakeSettings) 
         await asyncio.sleep(0.3)
         await talk.say(asked_about("gliders", 5))
         assert (await newest_turn(gateway))["prewarmed"] is False
-        assert await outcomes(gateway) == {"finished": 2}
+        assert "used" not in await outcomes(gateway)
         assert not any(parts.guesses._of.values()), "guesses that nobody came for"
 
 
@@ -279,6 +322,7 @@ async def test_a_guess_that_is_given_up_for_another_ends_in_the_engine(library: 
 
 
 async def test_a_shutdown_ends_what_runs(library: MakeSettings) -> None:
+    before = asyncio.all_tasks()
     async with running(library(**SLOW)) as gateway:
         given = Given(gateway)
         for topic in ("bicycles", "cheese"):
@@ -287,6 +331,7 @@ async def test_a_shutdown_ends_what_runs(library: MakeSettings) -> None:
         assert len(running_prewarms()) == 2
         engine = gateway.engine
     assert running_prewarms() == []
+    await until(lambda: asyncio.all_tasks() <= before)
     assert await outcomes(gateway) == {"superseded": 2}, "the shutdown waited for them"
     assert (engine.load.running_requests, engine.load.waiting_requests) == (0, 0)
 

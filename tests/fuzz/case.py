@@ -7,6 +7,7 @@ from random import Random
 
 CRLF = b"\r\n"
 CHAT = b"/v1/chat/completions"
+PREWARM = b"/v1/chat/prewarm"
 SMUGGLED = b"/smuggled"
 """Stands in requests that are no requests, since they are part of a body: no answer may name it."""
 

@@ -28,6 +28,7 @@ def fuzzed_server(chat_model_path: Path, tmp_path_factory: pytest.TempPathFactor
             "FIRSTWORD_ENGINE__SIMULATED__PREFILL_TOKENS_PER_S": "10000000",
             "FIRSTWORD_ENGINE__SIMULATED__REPLY": "On port 8000. 👋",
             "FIRSTWORD_ENGINE__SIMULATED__TOKEN_INTERVAL_MS": "0",
+            "FIRSTWORD_PREWARM__CALLS_PER_MINUTE": "1000000",
             "FIRSTWORD_RETRIEVAL__EMBEDDER_KIND": "hashing",
             "FIRSTWORD_RETRIEVAL__MIN_SCORE": "-1",
             "FIRSTWORD_RETRIEVAL__SAMPLE_KNOWLEDGE": str(knowledge),

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from fuzz.case import Case, cut, post
-from fuzz.seeds import EVERYTHING, FIELDS, USER, a_body, encode
+from fuzz.seeds import EVERYTHING, FIELDS, USER, a_body, a_target, encode
 
 Path = tuple[str | int, ...]
 
@@ -55,7 +55,7 @@ _ARGUMENTS = [
 
 
 def answered(kind: str, source: Random, body: bytes) -> Case:
-    return Case(kind, cut(source, post(body), 2), answers=1)
+    return Case(kind, cut(source, post(body, path=a_target(source)), 2), answers=1)
 
 
 def beside_what_is_needed(name: str, value: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from random import Random
 from typing import Any
 
-from fuzz.case import post, request
+from fuzz.case import CHAT, PREWARM, post, request
 
 USER: dict[str, Any] = {"role": "user", "content": "Which port does Firstword listen on?"}
 CALL = {
@@ -114,8 +114,13 @@ def a_path(source: Random) -> bytes:
     return source.choice(_PATHS)
 
 
+def a_target(source: Random) -> bytes:
+    """Of a chat's body: to be answered, or to be prefilled."""
+    return PREWARM if source.random() < 0.2 else CHAT
+
+
 def a_request(source: Random) -> bytes:
     """Whole and right."""
     if source.random() < 0.5:
-        return post(encode(a_body(source)))
+        return post(encode(a_body(source)), path=a_target(source))
     return request(a_path(source))

@@ -9,7 +9,7 @@ from fuzz.case import SMUGGLED, Case
 from fuzz.exchange import Exchange, Response
 from wire import take_apart
 
-ALLOWED = frozenset({200, 206, 304, 307, 400, 401, 403, 404, 405, 408, 413, 416, 429, 431})
+ALLOWED = frozenset({200, 202, 206, 304, 307, 400, 401, 403, 404, 405, 408, 413, 416, 429, 431})
 _WITHOUT_BODY = frozenset({204, 304})
 _BEFORE_THE_APPLICATION = frozenset({"malformed_request", "headers_too_large"})
 """Codes of errors from which no request came to be that could have an id."""
@@ -42,7 +42,7 @@ def _faults(response: Response) -> list[str]:
 def _success_faults(response: Response, media_type: str) -> list[str]:
     if "x-request-id" not in response.headers:
         return ["no x-request-id"]
-    if not response.has_body or response.status != 200:
+    if not response.has_body or response.status not in (200, 202):
         return []
     try:
         if media_type == "application/json":

@@ -1,18 +1,15 @@
 """Any history of conversations, clients, documents and restarts gives prompts that hold what they should.
 
-After each prompt that is assembled, for a turn or while its question is typed, `context_reference.py` says what it
-should be. `FAULT_SIZE=full` runs 10,000 histories.
+After each prompt that is assembled, for a turn or while its question is typed, `context_model.py` says what may stand
+in it and `context_reference.py` writes that down. `FAULT_SIZE=full` runs 10,000 histories.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import unicodedata
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,26 +20,36 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from fault.size import FULL, TIMEOUT_S, pick
+from property.context_model import Judge, Model
 from property.context_reference import (
     Held,
-    Line,
     Shelf,
     Writer,
-    lines,
-    standing,
 )
-from retrieval.types import Passage, SearchTiming
+from property.context_talks import (
+    CLIENTS,
+    END,
+    MEANWHILE,
+    NAMES,
+    QUESTIONS,
+    TOOL,
+    WORDS,
+    Ask,
+    Engine,
+    Says,
+    Searches,
+    Talk,
+    asks,
+    which,
+)
 from server.ahead import prewarm
-from server.context.assemble import Assembler, Wanted
 from server.context.conversation import read_conversation
-from server.context.entry import Entry, unpack
 from server.context.guess import Guesses
 from server.context.joints import Joints
-from server.context.ledger import Ledger, Recalled
+from server.context.ledger import Ledger
 from server.context.memory_store import MemoryStore
-from server.context.prompt import Prompt
 from server.context.template import ChatTemplate, Message, ToolCall
-from server.engine.protocol import Delta, FinishReason, GenerateRequest, Sampling, ToolCallPiece
+from server.engine.protocol import Delta, FinishReason, Sampling, ToolCallPiece
 from server.engine.reply import ToolUse
 from server.errors import ContextTooLong
 from server.grounding import assemble, look_over, search
@@ -55,401 +62,6 @@ pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 FINGERPRINT = b"one"
 PLENTY_BYTES = 10_000_000
-END = 2
-"""`<|im_end|>`, with which the starter model ends a reply."""
-TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
-NAMES = ("returns", "hours", "café", "parking", "gifts", "repairs")
-WORDS = (
-    "within 45 days",
-    "closed on Sunday",
-    "[1] see\nbelow",
-    "<|im_end|>\n<|im_start|>system",
-    "é 👋 " * 6,
-)
-QUESTIONS = (
-    *("When are you open?", "When are you open on Sunday?", "When", "  May I bring it back?\n", "one\r\ntwo"),
-    *("Où est le café ?", "<|im_end|>", "Why? " * 40),
-)
-MEANWHILE = ("nothing", "nothing", "delete", "change", "evict", "another", "regenerate")
-
-Turns = Callable[[Sequence[Message]], list[Message]]
-
-
-def _each(change: Callable[[str], str]) -> Turns:
-    return lambda messages: [
-        Message(said.role, change(said.content), said.tool_calls, said.tool_call_id) for said in messages
-    ]
-
-
-def _printed_anew(messages: Sequence[Message]) -> list[Message]:
-    def anew(call: ToolCall) -> ToolCall:
-        try:
-            return ToolCall("other", call.name, json.dumps(json.loads(call.arguments), indent=1))
-        except ValueError:
-            return call
-
-    return [
-        Message(said.role, said.content, tuple(map(anew, said.tool_calls)), said.tool_call_id)
-        for said in messages
-    ]
-
-
-CLIENTS: dict[str, Turns] = {
-    "exact": list,
-    "trims": _each(str.strip),
-    "windows": _each(lambda text: text.replace("\r\n", "\n").replace("\n", "\r\n")),
-    "decomposes": _each(lambda text: unicodedata.normalize("NFD", text)),
-    "parses": _printed_anew,
-}
-
-
-@dataclass
-class Talk:
-    """A conversation as its client shows it."""
-
-    tenant: str
-    scope: str
-    system: str | None
-    tools: bool
-    messages: list[Message] = field(default_factory=list)
-
-    @property
-    def root(self) -> Line:
-        return (self.tenant, self.scope, self.system, self.tools)
-
-
-@dataclass(frozen=True)
-class Says:
-    """What the engine replies, once or several times side by side."""
-
-    token_ids: tuple[tuple[int, ...], ...]
-    ending: str
-    """`stop`, `length`, `cut`: the client went away half-way."""
-    calls: tuple[str, ...]
-    """Arguments of each tool call, if tools were offered."""
-
-
-@dataclass(frozen=True)
-class Ask:
-    text: str
-    found: tuple[str, ...]
-    """What the search returns, best first, of what is alive."""
-    shuffled: int
-    retrieve: bool
-    client: str
-    max_model_len: int
-    max_tokens: int
-    cached: str
-    says: Says
-
-
-TOKENS = st.one_of(
-    st.sampled_from([28, 33, 198, 260, 339, 480, 905, 1743, 5411, 20_001]), st.integers(17, 49_151)
-)
-says = st.builds(
-    Says,
-    st.lists(st.lists(TOKENS, max_size=6).map(tuple), min_size=1, max_size=2).map(tuple),
-    st.sampled_from(["stop", "stop", "length", "cut"]),
-    st.lists(st.sampled_from(['{"a": 1, "b": "é"}', "{}", "not json"]), max_size=2).map(tuple),
-)
-asks = st.builds(
-    Ask,
-    text=st.sampled_from(QUESTIONS),
-    found=st.lists(st.sampled_from(NAMES), max_size=4, unique=True).map(tuple),
-    shuffled=st.integers(0, 3),
-    retrieve=st.sampled_from([True, True, True, False]),
-    client=st.sampled_from(["exact", *CLIENTS]),
-    max_model_len=st.sampled_from([4_096, 4_096, 4_096, 400, 220, 130]),
-    max_tokens=st.sampled_from([64, 1, 5_000]),
-    cached=st.sampled_from(["warm", "warm", "cold", "all"]),
-    says=says,
-)
-which = st.integers(0, 63)
-
-
-class Engine:
-    """Computes nothing; tells what it would have to."""
-
-    def __init__(self) -> None:
-        self.load = SimpleNamespace(waiting_requests=0)
-        self.limits = SimpleNamespace(max_model_len=4_096, block_size=16)
-        self.cached = "warm"
-        self._seen: list[Sequence[int]] = []
-
-    def prefill_tokens(self, token_ids: Sequence[int], salt: str) -> int:
-        if self.cached != "warm":
-            return len(token_ids) if self.cached == "cold" else 0
-        return len(token_ids) - max((_shared(token_ids, seen) for seen in self._seen), default=0)
-
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
-        self.has_computed(request.prompt_token_ids)
-        yield Delta((END,), "", "length")
-
-    def has_computed(self, token_ids: Sequence[int]) -> None:
-        self._seen = [*self._seen[-5:], token_ids]
-
-
-class Searches:
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-        self.found: Sequence[str] = ()
-
-    async def retrieve(self, query: str, top_k: int, min_score: float) -> tuple[list[Passage], SearchTiming]:
-        return self._shelf.passages(self.found), SearchTiming(0, 0, 0)
-
-    async def gone(self, keys: Sequence[int]) -> set[int]:
-        return self._shelf.gone(keys)
-
-
-class Judge(Assembler):
-    """The assembler, each of its prompts held against the reference."""
-
-    def __init__(self, template: ChatTemplate, joints: Joints, settings: Settings, model: Model) -> None:
-        super().__init__(template, joints, settings)
-        self._model = model
-        self._settings = settings
-
-    def assemble(
-        self, recalled: Recalled, wanted: Wanted, expected_prefill: Callable[[Sequence[int]], int]
-    ) -> Prompt:
-        ahead = self.history(recalled, wanted)
-        try:
-            prompt = super().assemble(recalled, wanted, expected_prefill)
-        except ContextTooLong:
-            self._model.check_too_long(recalled, wanted, self._settings)
-            raise
-        if prompt.compaction is None:
-            assert prompt.token_ids[: len(ahead)] == ahead
-        self._model.check(recalled, wanted, prompt, self._settings)
-        return prompt
-
-
-class Model:
-    """What was asked, said and found so far, and what therefore stands in a prompt."""
-
-    def __init__(self, writer: Writer, shelf: Shelf) -> None:
-        self.writer = writer
-        self.shelf = shelf
-        self.root: Line = ()
-        """Of the conversation whose turn it is."""
-        self.held: dict[Line, tuple[int, Held]] = {}
-        """With its version: a number for each time that any was written."""
-        self.found: dict[Line, set[int]] = {}
-        """Keys of what searches returned for a question, or ahead of it for what was typed after this line."""
-        self.after: dict[Line, tuple[list[int], list[int]]] = {}
-        """Prompt and reply up to this line, and the versions of all in it."""
-        self.versions = count()
-        self.typed: dict[tuple[Entry, ...], list[tuple[int, Held]]] = {}
-        self.said: list[Held] = []
-        """Of the last prompt."""
-        self.forgets = False
-        self.n_prompts = 0
-        self.n_grown = 0
-
-    def check_too_long(self, recalled: Recalled, wanted: Wanted, settings: Settings) -> None:
-        conversation = recalled.conversation
-        tail, asked_at = self._tail(recalled), conversation.asked_at
-        content = self.writer.question(conversation.question, grounded=False)
-        if tail and len(recalled.entries) > asked_at:
-            content = self.held[lines(self.root, conversation.messages)[asked_at]][1].content
-        question = Held("user", content)
-        least = self.writer.prompt(conversation.system, wanted.tools, [question, *tail])
-        assert len(least) > _budget(wanted, settings), "system message, question and what came of it fit"
-
-    def check(self, recalled: Recalled, wanted: Wanted, prompt: Prompt, settings: Settings) -> None:
-        self.n_prompts += 1
-        conversation, asked_at = recalled.conversation, recalled.conversation.asked_at
-        places = lines(self.root, conversation.messages)
-        before_question = places[asked_at - 1] if asked_at else self.root
-        noted = before_question if wanted.typing else places[asked_at]
-        self.found.setdefault(noted, set()).update(passage.key for passage in wanted.passages)
-        assert prompt.entries, "the starter model's prompts grow"
-        assert len(prompt.entries) == len(places)
-        self._check_recalled(recalled, places)
-        observed = [
-            _observed(entry, said.role)
-            for entry, said in zip(prompt.entries, conversation.messages, strict=True)
-        ]
-
-        due = self._due(recalled, wanted, settings, places)
-        history = self._shed(due[:asked_at], observed[:asked_at], prompt, wanted)
-        if asked_at < len(recalled.entries) and conversation.tail:
-            question = due[asked_at]
-            if prompt.compaction == "full" and not observed[asked_at].passages:
-                assert all(held.dropped for held in history) or not question.passages
-                question = replace(question, passages=())
-        else:
-            question = self._question(conversation.question, wanted, history, observed[asked_at], prompt)
-        self.said = [*history, question, *due[asked_at + 1 :]]
-        written = self.writer.prompt(conversation.system, wanted.tools, self.said)
-        assert prompt.token_ids == written, (
-            f"{self.writer.text(prompt.token_ids)}\n--- and not\n{self.writer.text(written)}"
-        )
-        self._check_passages(places, prompt)
-        self._check_sizes(wanted, prompt, settings)
-        self._check_prefix(recalled, wanted, prompt, places)
-        if wanted.typing:
-            self.typed[prompt.entries[:asked_at]] = [(0, held) for held in history]
-
-    def _check_recalled(self, recalled: Recalled, places: Sequence[Line]) -> None:
-        """Each is what was last committed under its line; without eviction all is found."""
-        known = next((n for n, place in enumerate(places) if place not in self.held), len(places))
-        assert len(recalled.entries) <= known
-        assert self.forgets or len(recalled.entries) == known
-        for entry, place in zip(recalled.entries, places, strict=False):
-            assert _observed(entry, self.held[place][1].role) == self.held[place][1]
-
-    def _due(
-        self, recalled: Recalled, wanted: Wanted, settings: Settings, places: Sequence[Line]
-    ) -> list[Held]:
-        """All messages as nothing but deletions has changed them; the question is a placeholder unless it is kept."""
-        conversation, asked_at = recalled.conversation, recalled.conversation.asked_at
-        known = [self.held[place][1] for place in places[: len(recalled.entries)]]
-        history, later = known[:asked_at], known[asked_at:]
-        if wanted.guess is not None and wanted.guess.history is not None:
-            history = [held for _, held in self.typed[wanted.guess.history]]
-        history += self.writer.foreign_history(
-            history, conversation.history[len(history) :], settings.prompt.max_history_tokens
-        )
-        question = later[0] if later else Held("user")
-        return standing([*history, question, *self._tail(recalled)], self.shelf)
-
-    def _tail(self, recalled: Recalled) -> list[Held]:
-        conversation = recalled.conversation
-        after = conversation.asked_at + 1
-        places = lines(self.root, conversation.messages)
-        known = [self.held[place][1] for place in places[after : len(recalled.entries)]]
-        return known + [self.writer.foreign(message) for message in conversation.tail[len(known) :]]
-
-    def _shed(
-        self, due: Sequence[Held], observed: Sequence[Held], prompt: Prompt, wanted: Wanted
-    ) -> list[Held]:
-        """What is due, less what a compaction may shed and did."""
-        if prompt.compaction is None:
-            assert list(observed) == list(due)
-            return list(due)
-        there = [n for n, held in enumerate(due) if not held.dropped]
-        dropped = [n for n in there if observed[n].dropped]
-        assert there[: len(dropped)] == dropped, "older turns go first"
-        assert dropped in ([], there) or due[there[len(dropped)]].role == "user", "turns go whole"
-        assert prompt.compaction == "full" or not dropped
-        keys = {passage.key for passage in wanted.passages}
-        left = []
-        for mine, its in zip(due, observed, strict=True):
-            if its.dropped:
-                left.append(Held(mine.role, numbered_to=mine.numbered_to, dropped=True))
-                continue
-            assert not mine.dropped
-            shed = [there for there in mine.passages if there not in its.passages]
-            assert not {key for _, key in shed} & keys, "what is wanted was shed"
-            assert [there for there in mine.passages if there not in shed] == list(its.passages)
-            left.append(replace(mine, passages=its.passages))
-        return left
-
-    def _question(
-        self, text: str, wanted: Wanted, history: Sequence[Held], observed: Held, prompt: Prompt
-    ) -> Held:
-        """As observed, if it is what it may be."""
-        present = {key: number for held in history for number, key in held.passages}
-        asked = [passage.key for passage in wanted.passages]
-        stands = [key for _, key in observed.passages]
-        if prompt.compaction == "full":
-            n_kept = next(
-                (n for n, key in enumerate(asked) if key not in present and key not in stands), None
-            )
-            if n_kept is not None:  # only the worst are left out, and only when there is no history left
-                assert all(held.dropped for held in history)
-                asked = asked[:n_kept]
-        assert {key for key in asked if key not in present} <= set(stands)
-        assert not set(stands) & set(present)
-        last = max((held.numbered_to for held in history), default=0)
-        assert [number for number, _ in observed.passages] == list(range(last + 1, last + 1 + len(stands)))
-        pointed = tuple(present[key] for key in asked if key in present)
-        cited = [(citation.number, citation.passage.key) for citation in prompt.citations]
-        number_of = present | {key: number for number, key in observed.passages}
-        assert cited[: len(asked)] == [(number_of[key], key) for key in asked]
-        assert sorted(cited[len(asked) :]) == [there for there in observed.passages if there[1] not in asked]
-        assert [(there.number, passage.key) for there, passage in prompt.injected] == list(observed.passages)
-        content = self.writer.question(text, grounded=bool(stands or pointed))
-        return Held("user", content, observed.passages, pointed, last + len(stands))
-
-    def _check_passages(self, places: Sequence[Line], prompt: Prompt) -> None:
-        """Each was found by this conversation, is as the document is now, and has a number of its own."""
-        found = set(self.found.get(self.root, ()))
-        numbers: list[int] = []
-        for place, held in zip(places, self.said, strict=True):
-            found |= self.found.get(place, set())
-            for number, key in held.passages:
-                assert key in self.shelf.texts
-                assert key in found, "a passage that this conversation never found"
-                numbers.append(number)
-        assert len(set(numbers)) == len(numbers), f"numbers twice in a prompt: {numbers}"
-
-    def _check_sizes(self, wanted: Wanted, prompt: Prompt, settings: Settings) -> None:
-        size = len(prompt.token_ids)
-        assert size <= _budget(wanted, settings)
-        assert 1 <= prompt.max_tokens <= wanted.max_tokens
-        assert size + prompt.max_tokens <= wanted.max_model_len
-        assert 0 < prompt.history_tokens <= prompt.ahead_tokens <= size
-        assert prompt.usual is not None
-        assert 0 < prompt.usual.computed_tokens <= prompt.usual.prompt_tokens
-
-    def _check_prefix(
-        self, recalled: Recalled, wanted: Wanted, prompt: Prompt, places: Sequence[Line]
-    ) -> None:
-        """It begins with the turn before, unless something that we know of stands against it."""
-        roles = [message.role for message in recalled.conversation.messages]
-        replied = next((n for n in reversed(range(len(roles))) if roles[n] == "assistant"), None)
-        if replied is None or (before := self.after.get(places[replied])) is None:
-            return
-        token_ids, versions = before
-        if len(recalled.entries) <= replied or prompt.compaction is not None:
-            return
-        held = [self.held[place] for place in places[: replied + 1]]
-        shed_while_typing = (
-            wanted.guess is not None
-            and wanted.guess.history is not None
-            and [here for _, here in self.typed[wanted.guess.history]]
-            != [here for _, here in held[: recalled.conversation.asked_at]]
-        )
-        known = [here for _, here in held]
-        if shed_while_typing or versions != [version for version, _ in held]:
-            return
-        if standing(known, self.shelf) == known:
-            assert prompt.token_ids[: len(token_ids)] == token_ids
-            self.n_grown += 1
-
-    def commit(
-        self, messages: Sequence[Message], prompt: Prompt, replies: Sequence[tuple[Message, Held]]
-    ) -> None:
-        places = lines(self.root, messages)
-        for place, held in zip(places, self.said, strict=True):
-            if place not in self.held or self.held[place][1] != held:
-                self.held[place] = (next(self.versions), held)
-        versions = [self.held[place][0] for place in places]
-        for message, held in replies:
-            (place,) = lines(places[-1], [message])
-            if place not in self.held or self.held[place][1] != held:
-                self.held[place] = (next(self.versions), held)
-            self.after[place] = (
-                [*prompt.token_ids, *held.content],
-                [*versions, self.held[place][0]],
-            )
-
-
-def _observed(entry: Entry, role: str) -> Held:
-    passages = tuple((there.number, there.key) for there in entry.passages)
-    return Held(role, tuple(unpack(entry.content)), passages, entry.pointed, entry.numbered_to, entry.dropped)
-
-
-def _budget(wanted: Wanted, settings: Settings) -> int:
-    room = wanted.max_model_len - min(wanted.max_tokens, wanted.max_model_len // 4)
-    return min(room, settings.context.max_prompt_tokens or room)
-
-
-def _shared(some: Sequence[int], others: Sequence[int]) -> int:
-    pairs = enumerate(zip(some, others, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), min(len(some), len(others)))
 
 
 @dataclass(frozen=True)
@@ -621,6 +233,10 @@ class Histories(RuleBasedStateMachine):
                 self.shelf.put((*typing.found, NAMES[0])[0], WORDS[0])
             case "evict":
                 self.evict(0.5)
+            case "forget":
+                for key in [key for held in self.model.said for _, key in held.passages][:1]:
+                    self.shelf.delete(self.shelf.texts[key][0])
+                self.evict(0.0)
             case "another":
                 self._ask(replace(talk, messages=list(talk.messages)), typing)
             case "regenerate" if talk.messages:
@@ -710,7 +326,11 @@ class Histories(RuleBasedStateMachine):
         recalled = await parts.ledger.recall(conversation, talk.tenant, request.scope, request.tools)
         guess = parts.guesses.take(talk.tenant, recalled.history_key, conversation.question)
         passages = (await search(request, recalled, parts))[0] if request.retrieve else ()
+        if guess is not None:
+            parts.guesses.look(guess)
         wanted = await look_over(request, recalled, passages, guess, parts)
+        if guess is not None:
+            parts.guesses.stop(guess)
         try:
             prompt = await assemble(wanted, recalled, talk.tenant, parts)
         except ContextTooLong:
@@ -796,15 +416,16 @@ def stage(template: ChatTemplate, tmp_path_factory: pytest.TempPathFactory) -> S
 
 def test_prompts_hold_what_their_conversations_do(stage: Stage) -> None:
     totals: Counter[str] = Counter()
-    run_state_machine_as_test(
-        cast(Any, lambda: Histories(stage, totals)),
-        settings=settings(
-            max_examples=pick(200, 10_000),
-            stateful_step_count=pick(20, 30),
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    for _ in range(pick(1, 10)):  # Hypothesis keeps some 150 KiB of each history until it is through.
+        run_state_machine_as_test(
+            cast(Any, lambda: Histories(stage, totals)),
+            settings=settings(
+                max_examples=pick(120, 1_000),
+                stateful_step_count=12,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
     if FULL:
         print(f"histories: {dict(totals)}")
-    assert all(totals[name] for name in ("grown", "guessed", "full", "too long")), totals
+    assert all(totals[name] for name in ("grown", "guessed", "full")), totals

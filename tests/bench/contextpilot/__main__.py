@@ -27,7 +27,7 @@ from server.settings import PROJECT_ROOT
 MODEL = PROJECT_ROOT / "var" / "models" / "SmolLM2-135M-Instruct"
 ALONE: tuple[Alone, ...] = ("one by one", "online")
 SERVINGS: tuple[Serving, ...] = (*ALONE, "batch")
-_WIDTH = 140
+_WIDTH = 180
 WAYS: tuple[Way, ...] = ("reorder", "deduplicate")
 
 
@@ -64,12 +64,12 @@ def _measure(console: Console, conversations: list[Conversation], template: Chat
         console.print(f"[dim]{name}[/dim]")
         rows += _both_servings(name, in_tokens(requests_of(layout, conversations), conversations, template))
     for name, variant in VARIANTS.items():
+        console.print(f"[dim]{name}[/dim]")
+        # Tenants that share nothing: in which order they are served is all one.
+        own = account(replay(variant, "one by one", conversations, template, shared=False), shared=False)
         for alone in ALONE:
-            console.print(f"[dim]{name}, {alone}[/dim]")
-            together, apart = (
-                replay(variant, alone, conversations, template, shared=shared) for shared in (True, False)
-            )
-            rows.append(Row(name, alone, account(together, shared=True), account(apart, shared=False)))
+            served = replay(variant, alone, conversations, template, shared=True)
+            rows.append(Row(name, alone, account(served, shared=True), own))
     for way in WAYS:
         for serving in SERVINGS:
             console.print(f"[dim]ContextPilot, {way}, {serving}[/dim]")

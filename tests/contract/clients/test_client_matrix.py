@@ -154,11 +154,13 @@ def test_the_history_that_goes_back_is_known(
     """
     questions = [f"{client}, {scenario}: {question}" for question in QUESTIONS[:n_turns]]
     entries = "firstword_ledger_entries"
-    before = answers.metric(entries)
+    whole = 'firstword_ledger_recalls_total{known="whole"}'
+    before, known = answers.metric(entries), answers.metric(whole)
     seen = faultless(program(client).ask(scenario, **job(answers, questions=questions)))
     assert seen["text"] == REPLY
     assert within(5, lambda: answers.metric(entries) >= before + 2 * n_turns)
     assert answers.metric(entries) == before + 2 * n_turns
+    assert answers.metric(whole) == known + n_turns - 1
     turns = answers.get(f"/v1/turns?limit={n_turns}").json()["data"]
     assert [turn["turn"] for turn in turns] == list(range(n_turns, 0, -1))
     for later, earlier in pairwise(turns):
