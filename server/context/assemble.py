@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -182,7 +183,7 @@ class Assembler:
         asked_at = conversation.asked_at
         known = recalled.entries[asked_at] if len(recalled.entries) > asked_at else None
         question: Question | None = None
-        if known is not None and conversation.tail:
+        if known is not None and conversation.tail and not known.dropped:
             last = max((entry.numbered_to for entry in history), default=0)
             (entry,) = without([known], wanted.gone, last)
             entry = msgspec.structs.replace(entry, passages=()) if bare else entry
@@ -211,7 +212,8 @@ class Assembler:
     def _tail(self, recalled: Recalled) -> list[Entry] | None:
         """What came of the question so far: the model's tool calls and their answers."""
         asked_at, tail = recalled.conversation.asked_at, recalled.conversation.tail
-        entries = list(recalled.entries[asked_at + 1 :])
+        # A later turn may have dropped what this one is about.
+        entries = list(takewhile(lambda entry: not entry.dropped, recalled.entries[asked_at + 1 :]))
         for message in tail[len(entries) :]:
             content = self._foreign.content(message)
             if content is None:

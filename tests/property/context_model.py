@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, takewhile
 
 from property.context_reference import (
     Held,
@@ -73,7 +73,7 @@ class Model:
         conversation = recalled.conversation
         tail, asked_at = self._tail(recalled), conversation.asked_at
         content = self.writer.question(conversation.question, grounded=False)
-        if tail and len(recalled.entries) > asked_at:
+        if tail and len(recalled.entries) > asked_at and not recalled.entries[asked_at].dropped:
             content = self.held[lines(self.root, conversation.messages)[asked_at]][1].content
         question = Held("user", content)
         least = self.writer.prompt(conversation.system, wanted.tools, [question, *tail])
@@ -96,7 +96,7 @@ class Model:
 
         due = self._due(recalled, wanted, settings, places)
         history = self._shed(due[:asked_at], observed[:asked_at], prompt, wanted)
-        if asked_at < len(recalled.entries) and conversation.tail:
+        if asked_at < len(recalled.entries) and conversation.tail and not due[asked_at].dropped:
             question = due[asked_at]
             if prompt.compaction == "full" and not observed[asked_at].passages:
                 assert all(held.dropped for held in history) or not question.passages
@@ -142,6 +142,7 @@ class Model:
         after = conversation.asked_at + 1
         places = lines(self.root, conversation.messages)
         known = [self.held[place][1] for place in places[after : len(recalled.entries)]]
+        known = list(takewhile(lambda held: not held.dropped, known))
         return known + [self.writer.foreign(message) for message in conversation.tail[len(known) :]]
 
     def _shed(

@@ -294,3 +294,16 @@ def test_an_earlier_question_asked_anew_has_back_what_a_later_turn_had_no_room_f
     talk.messages, talk.entries = talk.messages[:2], talk.entries[:2]
     prompt = talk.ask("edited?", wanted())
     assert "question 0?" in text(template, prompt)
+
+
+def test_a_question_that_a_later_turn_dropped_stands_when_its_tool_answers(
+    assembler: Assembler, template: ChatTemplate
+) -> None:
+    """The client sends the answer again, or another one, after it went on."""
+    talk = Talk(assembler)
+    gone = Entry(b"", numbered_to=2, dropped=True)
+    talk.entries = [gone, gone]
+    prompt = assembler.assemble(talk.recalled("one?", CALL, ANSWER), wanted(1), COLD)
+    assert not any(entry.dropped for entry in prompt.entries)
+    assert numbers(prompt) == [1]
+    assert "one?" in text(template, prompt)
