@@ -193,7 +193,7 @@ class PromptSettings(Section):
     """Opens every prompt, unless the request brings a system message of its own."""
     passages_header: str = "Passages:"
     """Stands ahead of the passages in the user's turn."""
-    pointer: str = "See also {numbers} above."
+    pointer: str = "Passages: {numbers}"
     """Names the passages that are wanted again and stand in the prompt already; empty: they are not named."""
     question_header: str = "Question: "
     """Stands ahead of the question, after the passages."""
