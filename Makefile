@@ -3,7 +3,7 @@
 # make fault   the fault suites at full size; make fuzz: the fuzzers
 # make check   format, lint, types, import contracts
 # make bench   the gateway beside others; make bench-engine: beside vLLM's own server
-# make bench-order, bench-contextpilot: the hot cache, counted on real conversations
+# make bench-order, bench-contextpilot: the hot cache, counted on real conversations; bench-prewarm: type-ahead under load
 # make bench-self     the load tester's own error; make bench-testers: beside other load testers
 # Extras: EXTRA=gpu make serve CONFIG=configs/gpu.toml
 
@@ -24,7 +24,7 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test check fault fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-contextpilot redis setup models browser clients lock lock-clients clean
+.PHONY: serve test check fault fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-contextpilot redis setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
@@ -76,6 +76,9 @@ bench-testers: setup models $(TESTERS:%=$(BENCH)/%/.installed)
 # What the order of first turns saves; what ContextPilot computes beside us. BENCH_ARGS names the data.
 bench-order: setup models
 	@PYTHONPATH=tests $(BIN)/python -m bench.order $(BENCH_ARGS)
+
+bench-prewarm: setup models
+	@PYTHONPATH=tests $(BIN)/python -m bench.prewarm $(BENCH_ARGS)
 
 bench-contextpilot: setup models $(BENCH)/contextpilot/.installed
 	@PYTHONPATH=tests $(BIN)/python -m bench.contextpilot $(BENCH_ARGS)

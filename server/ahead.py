@@ -35,7 +35,7 @@ Dropped = Literal["busy", "rebuilt"]
 def prewarm(request: TurnRequest, tenant: str, parts: Parts) -> Dropped | None:
     """Begin to prefill for a message that is still being typed, the last of `request.messages`; returns at once.
 
-    None: it has begun. What had begun for the same message before is superseded. Has no effect on the conversation.
+    None: it has begun, or goes on. Has no effect on the conversation.
     Raises `InvalidParameter`.
     """
     conversation = read_conversation(request.messages)
@@ -51,7 +51,10 @@ def prewarm(request: TurnRequest, tenant: str, parts: Parts) -> Dropped | None:
         tenant, located.history_key, conversation.question, is_first=not conversation.history
     )
     guess.asked = request
-    if not _has_room(parts):
+    asyncio.get_running_loop().call_later(
+        parts.settings.prewarm.guess_ttl_s + 0.1, parts.guesses.forget_old, tenant
+    )
+    if guess.computing is None and not _has_room(parts):
         parts.metrics.count_prewarm("dropped")
         return "busy"
     if guess.task is None or guess.task.done():
@@ -80,6 +83,7 @@ async def _follow(guess: Guess, parts: Parts) -> None:
     What is under way goes on when the next text still wants it.
     """
     prefilling: asyncio.Task[None] | None = None
+    begun_tokens = 0
     outcome: Prewarmed = "failed"
     try:
         while True:
@@ -95,7 +99,7 @@ async def _follow(guess: Guess, parts: Parts) -> None:
                     guess.settle(target.prompt, math.inf)
                     outcome = "ready"
                 elif _has_room(parts, target.to_compute):
-                    guess.computing = target
+                    guess.computing, begun_tokens = target, len(target.token_ids)
                     prefilling = asyncio.create_task(_compute(guess, target, parts))
                 else:
                     outcome = "dropped"
@@ -104,7 +108,8 @@ async def _follow(guess: Guess, parts: Parts) -> None:
                 if prefilling.done():
                     prefilling.result()
                     prefilling, outcome = None, "ready"
-                    if not guess.typed_on.is_set():  # An engine that forgets at once would be asked for ever.
+                    # Not by asking the engine: one that forgets at once would be asked for ever.
+                    if not guess.typed_on.is_set() and begun_tokens >= len(target.token_ids):
                         break
             elif not guess.typed_on.is_set():
                 break

@@ -9,8 +9,8 @@ from server.context.entry import Entry, pack
 from server.context.template import ChatTemplate, Message, ToolCall
 from server.engine.protocol import Delta, FinishReason
 
-_LONGEST_STOP_TOKENS = 300
-"""More than a stop string can have by default."""
+_LONGEST_STOP_TOKENS = 128
+"""Stop strings are not longer, as a rule; what is beyond it is tokenised anew."""
 
 
 @dataclass(slots=True)

@@ -124,6 +124,8 @@ class Assembler:
         known = recalled.entries[:asked_at]
         if wanted.guess is not None and wanted.guess.history is not None:
             known = wanted.guess.history
+        if all(entry.dropped for entry in known):
+            known = ()  # there may be room for it again
         rest = self._foreign.entries(
             recalled.conversation.history[len(known) :], after_dropped=bool(known) and known[-1].dropped
         )

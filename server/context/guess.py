@@ -165,11 +165,12 @@ class Guesses:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _find(self, tenant: str, history_key: bytes, text: str) -> Guess | None:
-        self._forget_old(tenant)
+        self.forget_old(tenant)
         candidates = [guess for guess in self._of.get(tenant, ()) if guess.is_of(history_key, text)]
         return max(candidates, key=lambda guess: guess.shares(text), default=None)
 
-    def _forget_old(self, tenant: str) -> None:
+    def forget_old(self, tenant: str) -> None:
+        """Give up what was not typed on for `ttl_s`."""
         oldest = time.monotonic() - self._ttl_s
         guesses = self._of.get(tenant, [])
         for guess in [guess for guess in guesses if guess.touched_at < oldest]:

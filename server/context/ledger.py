@@ -120,7 +120,7 @@ class Ledger:
         await self.store.close()
 
     def _root(self, tenant: str, scope: str, system: str | None, tools: Sequence[dict[str, Any]]) -> bytes:
-        told = _encode([tenant, scope, system, list(tools)])
+        told = _encode([tenant, scope, _normal_text(system or ""), list(tools)])
         return blake2b(self._fingerprint + told, digest_size=_KEY_BYTES).digest()
 
 

@@ -74,7 +74,7 @@ async def test_a_passage_stands_in_the_prompt_once_and_keeps_its_number(library:
         again = await talk.say(asked_about("bicycles", 9))
         assert sources(first) == sources(again) == {"bicycles.md": 1}
         assert given.text().count("About bicycles:") == 1
-        assert "See also [1] above." in given.text()
+        assert "Passages: [1]" in given.text()
         numbers = [line for line in given.text().splitlines() if "] About " in line]
         assert [line.split(":")[0] for line in numbers] == ["[1] About bicycles", "[2] About cheese"]
 
