@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from retrieval.errors import RetrievalError
 from retrieval.types import Passage, SearchTiming
-from server.context.assemble import Wanted
 from server.context.guess import Guess
 from server.context.ledger import Recalled
 from server.context.prompt import Prompt
+from server.context.wanted import Wanted
 from server.engine.protocol import EngineDead
 from server.errors import EngineDied, Internal
 from server.parts import Parts

@@ -14,12 +14,13 @@ from property.context_reference import (
     lines,
     standing,
 )
-from server.context.assemble import Assembler, Wanted
+from server.context.assemble import Assembler
 from server.context.entry import Entry, unpack
 from server.context.joints import Joints
 from server.context.ledger import Recalled
 from server.context.prompt import Prompt
 from server.context.template import ChatTemplate, Message
+from server.context.wanted import Wanted
 from server.errors import ContextTooLong
 from server.settings import Settings
 

@@ -7,14 +7,16 @@ import pytest
 
 from gateways import MakeSettings
 from retrieval.types import Passage
-from server.context.assemble import Assembler, Wanted, without
+from server.context.assemble import Assembler
 from server.context.conversation import Conversation
 from server.context.entry import Entry, Injected, pack, unpack
+from server.context.growth import without
 from server.context.guess import Guess
 from server.context.joints import Joints
 from server.context.ledger import Recalled
 from server.context.prompt import Prompt
 from server.context.template import ChatTemplate, Message, ToolCall
+from server.context.wanted import Wanted
 from server.errors import ContextTooLong
 
 COLD: Callable[[Sequence[int]], int] = len

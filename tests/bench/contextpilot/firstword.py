@@ -19,7 +19,7 @@ from bench.contextpilot.account import BLOCK_TOKENS, EngineCache
 from bench.contextpilot.layout import as_said
 from bench.contextpilot.request import Served
 from retrieval.types import Passage
-from server.context.assemble import Assembler, Wanted
+from server.context.assemble import Assembler
 from server.context.conversation import read_conversation
 from server.context.entry import Entry, pack
 from server.context.guess import Guess, Guesses
@@ -29,6 +29,7 @@ from server.context.memory_store import MemoryStore
 from server.context.order import SharedOrder
 from server.context.prompt import Prompt
 from server.context.template import ChatTemplate, Message
+from server.context.wanted import Wanted
 from server.settings import ContextSettings, EngineSettings, Settings
 
 _MAX_MODEL_LEN = 65_536
