@@ -28,6 +28,9 @@ from server.turn_request import TurnRequest
 
 log = logging.getLogger(__name__)
 
+_LEAST_SERVED_S = 0.05
+"""What is of use for no longer than this is broken off at once."""
+
 Dropped = Literal["busy", "rebuilt"]
 """Why nothing is prefilled: turns come first; this model's prompts cannot grow."""
 
@@ -83,13 +86,16 @@ async def _follow(guess: Guess, parts: Parts) -> None:
     What is under way goes on when the next text still wants it.
     """
     prefilling: asyncio.Task[None] | None = None
-    begun_tokens = 0
+    begun: list[int] = []
     outcome: Prewarmed = "failed"
     try:
         while True:
             guess.typed_on.clear()
             target = await _target(guess, parts)
-            if guess.computing is None or not guess.computing.covers(target):
+            serves_s = (
+                guess.computing.serves_s(target, parts.guesses.tokens_per_s) if guess.computing else 0.0
+            )
+            if serves_s < _LEAST_SERVED_S:
                 if prefilling is not None:
                     parts.guesses.break_off(guess)
                     prefilling.cancel()
@@ -99,17 +105,17 @@ async def _follow(guess: Guess, parts: Parts) -> None:
                     guess.settle(target.prompt, math.inf)
                     outcome = "ready"
                 elif _has_room(parts, target.to_compute):
-                    guess.computing, begun_tokens = target, len(target.token_ids)
+                    guess.computing, begun, serves_s = target, target.token_ids, math.inf
                     prefilling = asyncio.create_task(_compute(guess, target, parts))
                 else:
                     outcome = "dropped"
             if prefilling is not None:
-                await _first_of(prefilling, guess.typed_on)
+                await _first_of(prefilling, guess.typed_on, serves_s)
                 if prefilling.done():
                     prefilling.result()
                     prefilling, outcome = None, "ready"
                     # Not by asking the engine: one that forgets at once would be asked for ever.
-                    if not guess.typed_on.is_set() and begun_tokens >= len(target.token_ids):
+                    if not guess.typed_on.is_set() and begun == target.token_ids:
                         break
             elif not guess.typed_on.is_set():
                 break
@@ -151,10 +157,11 @@ async def _compute(guess: Guess, target: Computing, parts: Parts) -> None:
     parts.metrics.count_prewarm_tokens(target.to_compute)
 
 
-async def _first_of(task: asyncio.Task[None], event: asyncio.Event) -> None:
+async def _first_of(task: asyncio.Task[None], event: asyncio.Event, timeout_s: float) -> None:
     waiting = asyncio.create_task(event.wait())
+    timeout = None if math.isinf(timeout_s) else timeout_s
     try:
-        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, waiting), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
 

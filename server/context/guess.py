@@ -30,10 +30,15 @@ class Computing:
     to_compute: int
     begun_at: float = field(default_factory=time.monotonic)
 
-    def covers(self, other: Computing) -> bool:
-        """Whether what `other` is to compute goes on from this, or is in it."""
+    def serves_s(self, other: Computing, tokens_per_s: float) -> float:
+        """For how long from now what this computes is a part of what `other` is to compute."""
+        pairs = enumerate(zip(self.token_ids, other.token_ids, strict=False))
         shorter = min(len(self.token_ids), len(other.token_ids))
-        return self.token_ids[:shorter] == other.token_ids[:shorter]
+        shared = next((at for at, (mine, its) in pairs if mine != its), shorter)
+        if shared == shorter:
+            return math.inf
+        left = shared - self.computed_tokens(tokens_per_s)
+        return max(0.0, left / tokens_per_s) if tokens_per_s else 0.0
 
     def computed_tokens(self, tokens_per_s: float) -> float:
         """How far it has come by now, counted from the prompt's beginning."""

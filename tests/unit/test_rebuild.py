@@ -51,9 +51,7 @@ def test_passages_stand_before_the_question_in_the_users_turn(
     assert prompt.citations == (Citation(1, passage(1)), Citation(2, passage(2)))
 
 
-def test_without_passages_the_users_turn_is_the_question(
-    rebuild: Rebuild, template: ChatTemplate
-) -> None:
+def test_without_passages_the_users_turn_is_the_question(rebuild: Rebuild, template: ChatTemplate) -> None:
     text = template.decode(rebuild.assemble(conversation(), [], 50, 1_000).token_ids)
     assert "user\nWhy?\n" in text
 
@@ -64,9 +62,7 @@ def test_the_clients_system_message_replaces_ours(rebuild: Rebuild, template: Ch
     assert "SYSTEM" not in text
 
 
-def test_older_turns_beyond_their_bound_are_dropped_whole(
-    rebuild: Rebuild, template: ChatTemplate
-) -> None:
+def test_older_turns_beyond_their_bound_are_dropped_whole(rebuild: Rebuild, template: ChatTemplate) -> None:
     history = [
         message
         for turn in range(20)
