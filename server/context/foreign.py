@@ -15,9 +15,10 @@ class Foreign:
         self._joints = joints
         self._max_tokens = max_tokens
 
-    def entries(self, messages: Sequence[Message]) -> list[Entry] | None:
+    def entries(self, messages: Sequence[Message], *, after_dropped: bool = False) -> list[Entry] | None:
         """The latest turns that fit `max_tokens`, whole turns only; the others are dropped.
 
+        `after_dropped`: so was the message before them, and with it goes what is left of its turn.
         None when a message holds tool calls that the template does not let us write.
         """
         made: list[Entry] = []
@@ -34,7 +35,7 @@ class Foreign:
             made.append(Entry(pack(token_ids)))
         made.reverse()
         n_dropped = len(messages) - len(made)
-        while n_dropped and made and messages[n_dropped].role != "user":
+        while (n_dropped or after_dropped) and made and messages[n_dropped].role != "user":
             n_dropped += 1
             del made[0]
         return [Entry(b"", dropped=True)] * n_dropped + made

@@ -60,7 +60,9 @@ class Growth:
             known = self._wanted.guess.history
         if all(entry.dropped for entry in known):
             known = ()  # there may be room for it again
-        rest = self._means.foreign.entries(self._recalled.conversation.history[len(known) :])
+        rest = self._means.foreign.entries(
+            self._recalled.conversation.history[len(known) :], after_dropped=bool(known) and known[-1].dropped
+        )
         return None if rest is None else [*without(known, self._wanted.gone), *rest]
 
     def append(

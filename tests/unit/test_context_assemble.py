@@ -237,16 +237,17 @@ def test_a_greeting_that_is_shed_leaves_the_question_the_users(
     assert shown.startswith("<|im_start|>system\nAnswer.<|im_end|>\n<|im_start|>user\nquestion")
 
 
-def test_a_conversation_of_which_nothing_is_left_is_made_anew(
+def test_what_is_left_of_a_shed_turn_is_not_the_beginning(
     assembler: Assembler, template: ChatTemplate
 ) -> None:
+    """Its end was forgotten by the ledger, so that the client's own words would stand for it."""
     talk = Talk(assembler)
     talk.messages = [Message("user", "first"), Message("assistant", "reply one"), Message("user", "second")]
     talk.entries = [Entry(b"", dropped=True)]
     talk.messages.append(Message("assistant", "reply two"))
     prompt = assembler.assemble(talk.recalled("and?"), wanted(), COLD)
-    assert not any(entry.dropped for entry in prompt.entries)
-    assert "reply one" in text(template, prompt)
+    assert [entry.dropped for entry in prompt.entries] == [True, True, False, False, False]
+    assert "reply one" not in text(template, prompt)
 
 
 def test_the_last_question_alone_is_what_too_long_is_told_of(assembler: Assembler) -> None:

@@ -19,8 +19,10 @@ def joints(template: ChatTemplate) -> Joints:
     return Joints(template)
 
 
-def dropped(template: ChatTemplate, joints: Joints, max_tokens: int) -> int:
-    entries = Foreign(template, joints, max_tokens).entries(TURNS)
+def dropped(template: ChatTemplate, joints: Joints, max_tokens: int, after_dropped: bool = False) -> int:
+    entries = Foreign(template, joints, max_tokens).entries(
+        TURNS[0 if not after_dropped else 1 :], after_dropped=after_dropped
+    )
     assert entries is not None
     gone = [entry.dropped for entry in entries]
     assert gone == sorted(gone, reverse=True)
@@ -52,8 +54,13 @@ def test_whole_turns_are_dropped_the_oldest_first(template: ChatTemplate, joints
     assert dropped(template, joints, 0) == len(TURNS)
 
 
+def test_what_is_left_of_a_dropped_turn_goes_with_it(template: ChatTemplate, joints: Joints) -> None:
+    assert dropped(template, joints, 1_000, after_dropped=True) == 1
+
+
 def test_no_messages_are_no_entries(template: ChatTemplate, joints: Joints) -> None:
     assert Foreign(template, joints, 10).entries([]) == []
+    assert Foreign(template, joints, 10).entries([], after_dropped=True) == []
 
 
 def noting(monkeypatch: pytest.MonkeyPatch, template: ChatTemplate) -> list[str]:
