@@ -58,8 +58,6 @@ class Growth:
         known = self._recalled.entries[:asked_at]
         if self._wanted.guess is not None and self._wanted.guess.history is not None:
             known = self._wanted.guess.history
-        if all(entry.dropped for entry in known):
-            known = ()  # there may be room for it again
         rest = self._means.foreign.entries(
             self._recalled.conversation.history[len(known) :], after_dropped=bool(known) and known[-1].dropped
         )
