@@ -420,7 +420,7 @@ def test_prompts_hold_what_their_conversations_do(stage: Stage) -> None:
         run_state_machine_as_test(
             cast(Any, lambda: Histories(stage, totals)),
             settings=settings(
-                max_examples=pick(120, 1_000),
+                max_examples=pick(80, 1_000),
                 stateful_step_count=12,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

@@ -24,7 +24,7 @@ orders = st.one_of(roles_of_turns, any_roles).map(lambda roles: [*roles, "user"]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 APPEND_ONLY = ["starter", "llama3", "llama31", "qwen25", "gemma3"]
 
-several = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+several = settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ async def test_what_was_there_goes_only_for_something_better(snapshot: bytes, pa
     entries=st.dictionaries(st.binary(max_size=20), st.binary(max_size=300)),
     fingerprint=st.binary(max_size=40),
 )
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_bytes_come_back(path: Path, entries: dict[bytes, bytes], fingerprint: bytes) -> None:
     store = MemoryStore(BOUND)
     await store.put(entries)
@@ -156,7 +156,7 @@ async def test_with_any_bit_flipped_it_is_ignored(
     put_in=st.binary(max_size=80),
     tail=st.binary(max_size=40),
 )
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_damaged_in_any_way_it_is_ignored(
     snapshot: bytes, path: Path, at: int, removed: int, put_in: bytes, tail: bytes
 ) -> None:
