@@ -137,7 +137,8 @@ async def test_when_connections_are_gone_then_nothing_waits_for_a_collection(ser
             await site.raw(request(json.dumps(chat(stream=True)).encode(), "connection: close"))
             await site.raw(b"nonsense\r\n\r\n")
         await site.alone()
-        left = [thing for thing in gc.get_objects() if isinstance(thing, Connection | Request)]
+        # By type alone: asked for their class, some objects of torch's warn.
+        left = [thing for thing in gc.get_objects() if issubclass(type(thing), Connection | Request)]
         assert left == []
     finally:
         gc.enable()
