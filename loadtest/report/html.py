@@ -37,7 +37,7 @@ _SCRIPTS = (
     "page.js",
 )
 # In a script element `<` could end it, and older scripts take these two separators for ends of lines.
-_ESCAPED = ((b"<", b"\\u003c"), ("\u2028".encode(), b"\\u2028"), ("\u2029".encode(), b"\\u2029"))
+ESCAPED = ((b"<", b"\\u003c"), ("\u2028".encode(), b"\\u2028"), ("\u2029".encode(), b"\\u2029"))
 
 
 class PageStage(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ def html_of(report: Report) -> bytes:
     scripts = [_PAGE.joinpath(name).read_text("utf-8") for name in _SCRIPTS]
     slots = {
         "title": html.escape(f"Load test of {report.config.model or 'a model'} at {report.config.url}"),
-        "policy": _policy(scripts),
+        "policy": content_policy(scripts),
         "style": _PAGE.joinpath("style.css").read_text("utf-8"),
         "data": _data(report).decode(),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
@@ -83,7 +83,7 @@ def html_of(report: Report) -> bytes:
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], template).encode()
 
 
-def _policy(scripts: list[str]) -> str:
+def content_policy(scripts: list[str]) -> str:
     digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return (
@@ -104,7 +104,7 @@ def _data(report: Report) -> bytes:
         stages=tuple(_stage(stage, dots) for stage in report.stages),
     )
     encoded = msgspec.json.encode(data)
-    for character, escape in _ESCAPED:
+    for character, escape in ESCAPED:
         encoded = encoded.replace(character, escape)
     return encoded
 

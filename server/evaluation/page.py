@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from loadtest.report.html import _ESCAPED, _policy
+from loadtest.report.html import ESCAPED, content_policy
 from loadtest.report.partial_file import replacing
 from server.evaluation.report import Report
 
@@ -32,7 +32,7 @@ def page_of(report: Report) -> bytes:
     scripts.append(_OWN.joinpath("cache.js").read_text("utf-8"))
     slots = {
         "title": html.escape(f"The cache: {report.conditions.model}"),
-        "policy": _policy(scripts),
+        "policy": content_policy(scripts),
         "style": _SHARED.joinpath("style.css").read_text("utf-8")
         + _OWN.joinpath("cache.css").read_text("utf-8"),
         "data": _data(report).decode(),
@@ -44,6 +44,6 @@ def page_of(report: Report) -> bytes:
 
 def _data(report: Report) -> bytes:
     encoded = msgspec.json.encode(msgspec.structs.replace(report, observations=()))
-    for character, escape in _ESCAPED:
+    for character, escape in ESCAPED:
         encoded = encoded.replace(character, escape)
     return encoded
