@@ -1,23 +1,34 @@
 """The nouns of retrieval and the protocols between its parts.
 
-A *document* is one source file. It is cut into *chunks*; each chunk has one *vector*. A chunk that a
-search returns, with its score, is a *passage*.
+A *document* is one source file in one *vector store*. It is cut into *chunks*; each chunk has one *vector*.
+A chunk that a search returns, with its score, is a *passage*. A vector store belongs to one tenant; the store
+`default` belongs to the deployment and is there from the beginning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from retrieval.filters import Attribute, Filter
 
 Vectors = NDArray[np.float32]
 """(n, dim) float32, rows L2-normalised, C-contiguous."""
 
 ChunkKeys = NDArray[np.int64]
-"""(n,) int64: the store's integer key of each chunk, the id under which FAISS holds its vector."""
+"""(n,) int64: the store's integer key of each chunk. Grows with every new chunk and is never given out twice."""
+
+DocumentNumbers = NDArray[np.int64]
+"""(n,) int64: the store's integer number of each chunk's document. Kept over updates, never given out twice."""
+
+DEFAULT_STORE = "default"
+DEPLOYMENT = ""
+"""The tenant that the store `default` belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,8 @@ class Section:
 
     heading_path: tuple[str, ...]
     text: str
+    page: int | None = None
+    """Of a document with pages or slides, counted from 1: where the section begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +55,12 @@ class Chunk:
     heading_path: tuple[str, ...]
     text: str
     n_tokens: int
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A stored document. `document_id` is stable for a source: ingesting a changed file keeps it."""
+    """A stored document. `document_id` is stable for a store and source: ingesting a changed file keeps it."""
 
     document_id: str
     source: str
@@ -58,11 +72,18 @@ class Document:
     n_chunks: int
     ingested_at: float
     """Unix seconds, for people; never used to measure a duration."""
+    store_id: str = DEFAULT_STORE
+    file_id: str = ""
+    """Of the uploaded file that it was made from; empty for files that were read from a folder."""
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk that a search returned. `score` is the cosine similarity to the query, in [-1, 1]."""
+    """A chunk that a search returned, or neighbouring chunks of one document as one.
+
+    `score` is what passages are ranked by; `dense` the cosine similarity to the query, in [-1, 1].
+    """
 
     chunk_id: str
     document_id: str
@@ -74,6 +95,95 @@ class Passage:
     score: float
     key: int = 0
     """The store's key of the chunk: never given out twice, so it names this version of the text."""
+    ordinal: int = 0
+    page: int | None = None
+    store_id: str = DEFAULT_STORE
+    file_id: str = ""
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    dense: float | None = None
+    lexical: float | None = None
+    """BM25; comparable within one search only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is looked for, in the user's words."""
+
+    question: str
+    previous: tuple[str, ...] = ()
+    """The user's earlier messages of the conversation, oldest first."""
+    reply: str = ""
+    """The assistant's last message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What may be found. That the caller may read these stores was checked before."""
+
+    store_ids: tuple[str, ...] = (DEFAULT_STORE,)
+    filter: Filter | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """The documents of a scope, as they are at one version of the store.
+
+    Indexes keep what they derive from a selection for as long as that very object lives.
+    """
+
+    store_ids: tuple[str, ...]
+    documents: NDArray[np.bool_]
+    """By document number; numbers beyond its end are not selected."""
+    every_document: bool
+    """All documents of these stores are selected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Chunks as the indexes take them in. All parts have the length n."""
+
+    keys: ChunkKeys
+    documents: DocumentNumbers
+    vectors: Vectors
+    texts: tuple[str, ...]
+    """What a lexical index reads: title, heading path and text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a selection needs to know of a document."""
+
+    number: int
+    store_id: str
+    attributes: Mapping[str, Attribute]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What came to be after one version of the store and up to `version`; what came and went is left out."""
+
+    version: int
+    entries: tuple[Entry, ...]
+    """Documents that are new or whose attributes changed."""
+    gone_documents: tuple[int, ...]
+    gone_keys: tuple[int, ...]
+    added: Rows
+
+
+class Snapshot(Protocol):
+    """One consistent state of a store, for as long as its context is open."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def n_chunks(self) -> int: ...
+
+    def entries(self) -> list[Entry]: ...
+
+    def rows(self, batch: int, above_key: int = -1) -> Iterator[Rows]:
+        """All chunks above a key in key order, at most `batch` at a time."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +224,52 @@ class Embedder(Protocol):
 class VectorIndex(Protocol):
     """Nearest neighbours by inner product. One thread owns an index; the methods are awaited from any task."""
 
-    async def replace(self, keys: ChunkKeys, vectors: Vectors) -> None:
+    async def replace(self, rows: Sequence[Rows]) -> None:
         """Swap the whole content; searches see the old or the new, never a mixture."""
         ...
 
-    async def search(self, query: Vectors, top_k: int) -> list[tuple[int, float]]:
-        """`query` is `(1, dim)`. At most `top_k` pairs (chunk key, score), best first."""
+    async def change(self, gone: Sequence[int], added: Rows) -> None:
+        """When this has returned, every search that begins sees the change. Unknown keys are passed over."""
+        ...
+
+    async def search(
+        self, queries: Vectors, top_k: int, selection: Selection | None = None
+    ) -> list[list[tuple[int, float]]]:
+        """For each of the `(n, dim)` queries at most `top_k` pairs (chunk key, score) of the selection, best
+        first; equal scores are ordered by key."""
+        ...
+
+    async def scores(self, query: Vectors, keys: Sequence[int]) -> list[float]:
+        """The inner products of one `(1, dim)` query with these chunks; `nan` for keys that are not there."""
         ...
 
     def __len__(self) -> int: ...
 
     def close(self) -> None: ...
+
+
+class LexicalIndex(Protocol):
+    """BM25. The statistics of a store (how rare a word is) are its own: no tenant's text shows in another's scores."""
+
+    async def replace(self, entries: Sequence[Entry], rows: Sequence[Rows]) -> None: ...
+
+    async def change(self, gone: Sequence[int], entries: Sequence[Entry], added: Rows) -> None:
+        """`entries` tells the store of every document in `added`. As `VectorIndex.change`."""
+        ...
+
+    async def search(self, text: str, top_k: int, selection: Selection) -> list[tuple[int, float]]:
+        """At most `top_k` pairs (chunk key, BM25) of the selection, best first; equal scores by key."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Reranker(Protocol):
+    def rerank(self, query: str, texts: Sequence[str], budget_ms: float) -> list[float | None]:
+        """The relevance of each text, in its order; `None` from where the time was used up."""
+        ...
 
 
 class DocumentStore(Protocol):
@@ -134,26 +279,55 @@ class DocumentStore(Protocol):
         """Bind the store to one embedding model, before the first `put`. Raises `EmbedderMismatch`."""
         ...
 
+    def identity(self) -> str:
+        """Of this store, made with it: a snapshot that belongs to another store is told by it."""
+        ...
+
     def version(self) -> int:
         """Grows with every committed change, by whichever process; cheap enough to ask before each search."""
         ...
 
+    def known_vectors(self, texts_sha256: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        """Vectors `(dim,)` that some chunk has already, by the SHA-256 of the text they were made of."""
+        ...
+
     def put(self, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Insert or replace one document atomically. Raises `StoreFull`, leaving the old one intact."""
+        """Insert or replace one document atomically; chunks whose embedded text is unchanged keep their key.
+
+        Raises `StoreFull`, leaving the old one intact; `NotHere` when its vector store is gone.
+        """
+        ...
+
+    def modify(self, document_id: str, attributes: Mapping[str, Attribute]) -> bool:
+        """Replace the attributes."""
         ...
 
     def delete(self, document_id: str) -> bool: ...
 
-    def find(self, source: str) -> Document | None: ...
+    def find(self, source: str, store_id: str = DEFAULT_STORE) -> Document | None: ...
 
-    def documents(self) -> list[Document]: ...
+    def document(self, document_id: str) -> Document | None: ...
 
-    def chunk_vectors(self) -> tuple[ChunkKeys, Vectors]:
-        """A consistent snapshot of every vector, in key order."""
+    def documents(self, store_id: str | None = None) -> list[Document]:
+        """Of one store, or all; ordered by store and source."""
+        ...
+
+    def chunks(self, document_id: str) -> list[Chunk]:
+        """In reading order."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]: ...
+
+    def changes(self, since: int) -> Changes | None:
+        """None when the log does not reach back that far, or all vectors are new: the views are built anew."""
         ...
 
     def passages(self, hits: Sequence[tuple[int, float]]) -> list[Passage]:
         """The chunks behind index hits, in the given order; keys that are gone are left out."""
+        ...
+
+    def neighbours(self, document_id: str, ordinals: Sequence[int]) -> list[Passage]:
+        """Chunks of one document by their ordinals, in reading order, with a score of 0."""
         ...
 
     def passage(self, chunk_id: str) -> Passage | None: ...
@@ -163,3 +337,191 @@ class DocumentStore(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+AttachmentStatus = Literal["in_progress", "completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorStore:
+    store_id: str
+    tenant: str
+    name: str
+    created_at: float
+    last_active_at: float
+    metadata: Mapping[str, str]
+    description: str = ""
+    expires_after_days: int | None = None
+    """Days after `last_active_at`."""
+    n_by_status: Mapping[AttachmentStatus, int] = field(default_factory=dict)
+    usage_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An uploaded file, as it came."""
+
+    file_id: str
+    tenant: str
+    filename: str
+    purpose: str
+    size_bytes: int
+    sha256: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file in a vector store, or on its way there."""
+
+    store_id: str
+    file_id: str
+    tenant: str
+    filename: str
+    status: AttachmentStatus
+    created_at: float
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    chunk_tokens: int | None = None
+    overlap_tokens: int | None = None
+    """None: the deployment's."""
+    batch_id: str = ""
+    document_id: str = ""
+    usage_bytes: int = 0
+    n_chunks: int = 0
+    error_code: str = ""
+    """`server_error`, `unsupported_file` or `invalid_file`, where it failed."""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    batch_id: str
+    store_id: str
+    created_at: float
+    cancelled: bool
+    n_by_status: Mapping[AttachmentStatus, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What part of a list is asked for: after or before an id, at most `limit`."""
+
+    limit: int = 20
+    newest_first: bool = True
+    after: str = ""
+    before: str = ""
+
+
+class FileStore(Protocol):
+    """Uploaded files, vector stores, and which files are in which. Everything is a tenant's: what another
+    tenant has is as good as absent (`NotHere`). What a method returned from survives a crash."""
+
+    def add_file(self, tenant: str, filename: str, purpose: str, data: bytes) -> StoredFile: ...
+    def file(self, tenant: str, file_id: str) -> StoredFile: ...
+    def file_data(self, tenant: str, file_id: str) -> bytes: ...
+    def files(self, tenant: str, page: Page, purpose: str = "") -> tuple[list[StoredFile], bool]:
+        """With whether there are more."""
+        ...
+
+    def delete_file(self, tenant: str, file_id: str) -> None:
+        """It leaves every vector store, too."""
+        ...
+
+    def create_store(
+        self,
+        tenant: str,
+        name: str,
+        *,
+        description: str = "",
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+    ) -> VectorStore: ...
+    def store(self, tenant: str, store_id: str) -> VectorStore:
+        """The tenant's, or the deployment's `default`, which everybody may read."""
+        ...
+
+    def stores(self, tenant: str, page: Page) -> tuple[list[VectorStore], bool]:
+        """The tenant's and `default`."""
+        ...
+
+    def modify_store(
+        self,
+        tenant: str,
+        store_id: str,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+        expires: bool = True,
+    ) -> VectorStore:
+        """None leaves as it is; `expires=False` takes the expiry away."""
+        ...
+
+    def touch_store(self, store_id: str) -> None:
+        """It was used now. At most once a minute is written."""
+        ...
+
+    def delete_store(self, tenant: str, store_id: str) -> None:
+        """With its documents; the files stay. `default` cannot be deleted (`AlreadyHere` would be a lie: `NotHere`)."""
+        ...
+
+    def delete_expired(self, now: float) -> list[str]: ...
+
+    def attach(
+        self,
+        tenant: str,
+        store_id: str,
+        file_ids: Sequence[str],
+        *,
+        attributes: Mapping[str, Attribute] | None = None,
+        chunk_tokens: int | None = None,
+        overlap_tokens: int | None = None,
+        batch: bool = False,
+    ) -> tuple[list[Attachment], str]:
+        """`in_progress`, with the new batch's id (empty without). A file that is attached already is ingested again.
+
+        Raises `NotHere` for the first unknown file, and nothing is attached.
+        """
+        ...
+
+    def attachment(self, tenant: str, store_id: str, file_id: str) -> Attachment: ...
+    def attachments(
+        self,
+        tenant: str,
+        store_id: str,
+        page: Page,
+        *,
+        status: AttachmentStatus | None = None,
+        batch_id: str = "",
+    ) -> tuple[list[Attachment], bool]: ...
+    def pending(self, limit: int) -> list[Attachment]:
+        """`in_progress`, of all tenants, oldest first: what is left to do, after a restart too."""
+        ...
+
+    def settle(
+        self,
+        attachment: Attachment,
+        *,
+        document_id: str = "",
+        usage_bytes: int = 0,
+        n_chunks: int = 0,
+        error_code: str = "",
+        error: str = "",
+    ) -> bool:
+        """Completed, or failed where there is an error; false when it was cancelled, removed or attached again."""
+        ...
+
+    def modify_attachment(
+        self, tenant: str, store_id: str, file_id: str, attributes: Mapping[str, Attribute]
+    ) -> Attachment:
+        """Its document's attributes, too, in the same transaction."""
+        ...
+
+    def detach(self, tenant: str, store_id: str, file_id: str) -> None:
+        """With its document; the file stays."""
+        ...
+
+    def batch(self, tenant: str, store_id: str, batch_id: str) -> Batch: ...
+    def cancel_batch(self, tenant: str, store_id: str, batch_id: str) -> Batch:
+        """What is in progress is cancelled."""
+        ...
