@@ -113,8 +113,8 @@ class _Reader:
                 f"{param}.key: the name of an attribute was expected (1 to {MAX_KEY_CHARACTERS} characters)",
                 f"{param}.key",
             )
+        held: Any = value.get("value")
         if kind in ("in", "nin"):
-            held = value.get("value")
             if (
                 not isinstance(held, list)
                 or not 0 < len(held) <= MAX_VALUES
@@ -125,7 +125,6 @@ class _Reader:
                     f"{param}.value",
                 )
             return Comparison(kind, key, tuple(held))
-        held = value.get("value")
         if not _is_attribute(held):
             raise InvalidFilter(
                 f"{param}.value: a text, a number, true or false was expected", f"{param}.value"

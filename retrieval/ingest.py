@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Literal
 
-from retrieval.chunk import chunk, chunk_text_for_embedding
 from retrieval.errors import RetrievalError, StoreFull, StoreUnusable
-from retrieval.parse import PARSER_VERSION, parse, read, require_supported
+from retrieval.intake import Intake
+from retrieval.parse import read, require_supported
 from retrieval.store import document_id_for
-from retrieval.types import Document, DocumentStore, Embedder, TokenCounter
+from retrieval.types import DEFAULT_STORE, Document
 from retrieval.walk import FoundFile, Walk, walk
 
 Status = Literal["added", "updated", "unchanged", "failed", "pruned"]
@@ -82,35 +80,37 @@ class IngestReport:
 
 def ingest(
     paths: Sequence[str | Path],
-    store: DocumentStore,
-    embedder: Embedder,
-    counter: TokenCounter,
+    intake: Intake,
     *,
     chunk_tokens: int,
     overlap_tokens: int,
     max_document_bytes: int,
     on_progress: Callable[[IngestProgress], None] | None = None,
     prune: bool = False,
+    only: Collection[str] | None = None,
+    store_id: str = DEFAULT_STORE,
 ) -> IngestReport:
-    """Bring the store in line with files and folders; a file stored already in this form costs one read.
+    """Bring a vector store in line with files and folders; a file stored already in this form costs one read.
 
     A file that cannot be ingested is an outcome of status "failed", and the rest goes on; what cannot go on
     (a full or unusable store) ends the batch with `stopped` set. `prune` deletes stored documents that lie
-    under a given folder and are no longer found there. Blocks: call it off the event loop.
+    under a given folder and are no longer found there. Of what the folders hold, `only` the files with these
+    sources are looked at. Blocks: call it off the event loop.
     Raises `EmbedderMismatch` before anything is written; `ValueError` for chunk sizes that cannot work.
     """
     started = time.monotonic()
-    store.claim_embedder(embedder.identity, embedder.dim)
+    intake.store.claim_embedder(intake.embedder.identity, intake.embedder.dim)
     found = walk(paths)
-    cutter = _Cutter(embedder, counter, chunk_tokens, overlap_tokens)
+    files = [file for file in found.files if only is None or file.source in only]
+    cut = _Cut(intake, chunk_tokens, overlap_tokens, max_document_bytes, store_id)
     outcomes: list[FileOutcome] = []
     stopped: str | None = None
 
     for path, reason in found.missing:
         outcomes.append(FileOutcome(str(path), str(path), "failed", reason=reason))
-    for file in found.files:
+    for file in files:
         try:
-            outcome = _ingest_file(file, store, cutter, max_document_bytes)
+            outcome = cut.ingest(file)
         except (StoreFull, StoreUnusable) as error:
             stopped = str(error)
             outcome = FileOutcome(file.filename, file.source, "failed", reason=stopped)
@@ -118,66 +118,59 @@ def ingest(
             outcome = FileOutcome(file.filename, file.source, "failed", reason=str(error))
         outcomes.append(outcome)
         if on_progress:
-            on_progress(IngestProgress(len(outcomes), len(found.missing) + len(found.files), outcome))
+            on_progress(IngestProgress(len(outcomes), len(found.missing) + len(files), outcome))
         if stopped:
             break
     if prune and not stopped:
         try:
-            outcomes.extend(_prune(found, store))
+            outcomes.extend(_prune(found, intake, store_id))
         except (StoreFull, StoreUnusable) as error:
             stopped = str(error)
     return IngestReport(tuple(outcomes), found.n_skipped, time.monotonic() - started, stopped)
 
 
 @dataclass(frozen=True, slots=True)
-class _Cutter:
-    embedder: Embedder
-    counter: TokenCounter
+class _Cut:
+    intake: Intake
     chunk_tokens: int
     overlap_tokens: int
+    max_document_bytes: int
+    store_id: str
 
-    def content_sha256(self, data: bytes) -> str:
-        """Changes when the stored chunks would: with the bytes, the chunk settings or the parser."""
-        settings = json.dumps([PARSER_VERSION, self.chunk_tokens, self.overlap_tokens])
-        return hashlib.sha256(settings.encode() + b"\n" + data).hexdigest()
-
-
-def _ingest_file(
-    file: FoundFile, store: DocumentStore, cutter: _Cutter, max_document_bytes: int
-) -> FileOutcome:
-    require_supported(file.path)
-    data = read(file.path, max_document_bytes)
-    content_sha256 = cutter.content_sha256(data)
-    stored = store.find(file.source)
-    if stored and stored.content_sha256 == content_sha256:
-        return FileOutcome(file.filename, file.source, "unchanged")
-    parsed = parse(data, PurePath(file.filename))
-    chunks = chunk(parsed, cutter.counter, cutter.chunk_tokens, cutter.overlap_tokens)
-    vectors = cutter.embedder.embed([chunk_text_for_embedding(parsed.title, piece) for piece in chunks])
-    document = Document(
-        document_id=document_id_for(file.source),
-        source=file.source,
-        filename=file.filename,
-        title=parsed.title,
-        content_sha256=content_sha256,
-        size_bytes=len(data),
-        n_chunks=len(chunks),
-        ingested_at=time.time(),
-    )
-    store.put(document, chunks, vectors)
-    return FileOutcome(file.filename, file.source, "updated" if stored else "added", len(chunks))
+    def ingest(self, file: FoundFile) -> FileOutcome:
+        require_supported(file.path)
+        data = read(file.path, self.max_document_bytes)
+        sizes = self.chunk_tokens, self.overlap_tokens
+        content_sha256 = self.intake.content_sha256(data, *sizes)
+        stored = self.intake.store.find(file.source, self.store_id)
+        if stored and stored.content_sha256 == content_sha256:
+            return FileOutcome(file.filename, file.source, "unchanged")
+        taken = self.intake.take(data, file.filename, *sizes)
+        document = Document(
+            document_id=document_id_for(file.source, self.store_id),
+            source=file.source,
+            filename=file.filename,
+            title=taken.title,
+            content_sha256=content_sha256,
+            size_bytes=len(data),
+            n_chunks=len(taken.chunks),
+            ingested_at=time.time(),
+            store_id=self.store_id,
+        )
+        self.intake.store.put(document, taken.chunks, taken.vectors)
+        return FileOutcome(file.filename, file.source, "updated" if stored else "added", len(taken.chunks))
 
 
-def _prune(found: Walk, store: DocumentStore) -> list[FileOutcome]:
+def _prune(found: Walk, intake: Intake, store_id: str) -> list[FileOutcome]:
     sources = {file.source for file in found.files}
     under = tuple(folder.rstrip(os.sep) + os.sep for folder in found.folders)
     gone = [
         document
-        for document in store.documents()
+        for document in intake.store.documents(store_id)
         if document.source not in sources and document.source.startswith(under)
     ]
     return [
         FileOutcome(document.filename, document.source, "pruned")
         for document in gone
-        if store.delete(document.document_id)
+        if intake.store.delete(document.document_id)
     ]

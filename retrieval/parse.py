@@ -1,4 +1,7 @@
-"""A file to a `ParsedDocument`: Markdown, HTML and plain text, decoded, cleaned and cut at its headings."""
+"""A file to a `ParsedDocument`: by its suffix to a parser, decoded, cleaned and cut at its headings.
+
+Parsers raise the errors of a document without its name; `parse` puts the name before the reason.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +10,38 @@ import re
 import stat
 from pathlib import Path, PurePath
 
-from retrieval.errors import DocumentTooLarge, UnreadableDocument, UnsupportedDocument
-from retrieval.outline import Outline, visible
+from retrieval.errors import DocumentTooLarge, RetrievalError, UnreadableDocument
+from retrieval.outline import Outline
+from retrieval.parse_decode import decode
+from retrieval.parse_kinds import (
+    CODE_SUFFIXES,
+    HTML_SUFFIXES,
+    JSON_LINES_SUFFIXES,
+    MARKDOWN_SUFFIXES,
+    MIME_TYPES,
+    SUFFIXES,
+    TABLE_SUFFIXES,
+    require_supported,
+    supported,
+)
+from retrieval.parse_limits import DEFAULT_LIMITS, ParseLimits
+from retrieval.parse_sniff import require_content
 from retrieval.types import ParsedDocument
 
-PARSER_VERSION = 1
-"""Raised when the same bytes are parsed differently than before, so that stored documents are renewed."""
+__all__ = [
+    "MIME_TYPES",
+    "PARSER_VERSION",
+    "SUFFIXES",
+    "parse",
+    "read",
+    "require_supported",
+    "supported",
+]
 
-MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})
-TEXT_SUFFIXES = frozenset({".txt", ".text", ".rst"})
-HTML_SUFFIXES = frozenset({".html", ".htm"})
-SUFFIXES = MARKDOWN_SUFFIXES | TEXT_SUFFIXES | HTML_SUFFIXES
+PARSER_VERSION = 2
+"""Raised when the same bytes are parsed or cut differently than before, so that stored documents are renewed."""
 
 _PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")
-
-
-def supported(path: PurePath) -> bool:
-    return path.suffix.lower() in SUFFIXES
-
-
-def require_supported(path: PurePath) -> None:
-    """Raises `UnsupportedDocument`."""
-    if not supported(path):
-        kind = f"'{path.suffix}' files" if path.suffix else "files without a suffix"
-        raise UnsupportedDocument(
-            f"{path}: no parser for {kind}; convert it to one of {', '.join(sorted(SUFFIXES))}"
-        )
 
 
 def read(path: Path, max_bytes: int) -> bytes:
@@ -51,52 +60,98 @@ def read(path: Path, max_bytes: int) -> bytes:
         reason = error.strerror or type(error).__name__
         raise UnreadableDocument(f"{path}: {reason}; check that it exists and may be read") from error
     if len(data) > max_bytes:
-        raise DocumentTooLarge(
-            f"{path}: {max(size_bytes, len(data))} bytes, above the limit of {max_bytes}; "
-            "split it or raise the document size limit"
-        )
+        raise too_large(path, max(size_bytes, len(data)), max_bytes)
     return data
 
 
-def parse(data: bytes, filename: PurePath) -> ParsedDocument:
+def too_large(path: PurePath, size_bytes: int, max_bytes: int) -> DocumentTooLarge:
+    return DocumentTooLarge(
+        f"{path}: {size_bytes} bytes, above the limit of {max_bytes}; "
+        "split it or raise the document size limit"
+    )
+
+
+def parse(data: bytes, filename: PurePath, limits: ParseLimits = DEFAULT_LIMITS) -> ParsedDocument:
     """Parse a document's bytes; the file name's suffix decides how, and names errors.
 
-    Raises `UnsupportedDocument`; `UnreadableDocument` when the bytes are not UTF-8 text or hold no text.
+    Hostile bytes may take time and memory: a `Preparer` bounds both. Raises `UnsupportedDocument`,
+    `UnreadableDocument`, `DocumentTooLarge`.
     """
     require_supported(filename)
-    text = _decode(data, filename)
+    if len(data) > limits.max_bytes:
+        raise too_large(filename, len(data), limits.max_bytes)
+    outline = Outline(limits.max_characters)
     suffix = filename.suffix.lower()
-    outline = Outline()
-    title = ""
     try:
-        if suffix in MARKDOWN_SUFFIXES:
-            from retrieval.parse_markdown import read_markdown
-
-            title = read_markdown(text, outline)
-        elif suffix in HTML_SUFFIXES:
-            from retrieval.parse_html import read_html
-
-            title = read_html(text, outline)
-        else:
-            for paragraph in _PARAGRAPH_BREAK.split(text):
-                outline.block(paragraph)
-    except (ValueError, LookupError, AssertionError, RecursionError) as error:
-        # Hostile markup finds the corners of any parser; it costs its own document, not the batch.
+        require_content(data, suffix)
+        title = _read(data, suffix, outline, limits)
+    except RetrievalError as error:
+        raise type(error)(f"{filename}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Hostile bytes find the corners of any library, and what it raises there is in no contract. It costs
+        # its own document, not the batch.
         raise UnreadableDocument(
-            f"{filename}: its markup cannot be parsed ({type(error).__name__}); repair it or save it as .txt"
+            f"{filename}: damaged, its content cannot be parsed ({type(error).__name__}); "
+            "repair it or save it anew"
         ) from error
-    document = outline.document(title or outline.first_heading or filename.stem)
+    default = filename.name if suffix in CODE_SUFFIXES else outline.first_heading or filename.stem
+    document = outline.document(title or default)
     if not document.sections:
         raise UnreadableDocument(f"{filename}: holds no text; add text to it or leave it out")
     return document
 
 
-def _decode(data: bytes, filename: PurePath) -> str:
-    if b"\0" in data:
-        raise UnreadableDocument(f"{filename}: holds NUL bytes, so it is not text; save it as UTF-8 text")
-    try:
-        return visible(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UnreadableDocument(
-            f"{filename}: not UTF-8 text (byte {error.start}); save it with UTF-8 encoding"
-        ) from error
+def _read(data: bytes, suffix: str, outline: Outline, limits: ParseLimits) -> str:
+    """Fill the outline; the return is the title that the document gives itself, or empty."""
+    match suffix:
+        case ".pdf":
+            from retrieval.parse_pdf import read_pdf
+
+            return read_pdf(data, outline, limits)
+        case ".docx":
+            from retrieval.parse_docx import read_docx
+
+            return read_docx(data, outline, limits)
+        case ".pptx":
+            from retrieval.parse_pptx import read_pptx
+
+            return read_pptx(data, outline, limits)
+        case ".xlsx":
+            from retrieval.parse_xlsx import read_xlsx
+
+            return read_xlsx(data, outline, limits)
+        case ".epub":
+            from retrieval.parse_epub import read_epub
+
+            return read_epub(data, outline, limits)
+        case _:
+            return _read_text(decode(data), suffix, outline)
+
+
+def _read_text(text: str, suffix: str, outline: Outline) -> str:
+    if suffix in MARKDOWN_SUFFIXES:
+        from retrieval.parse_markdown import read_markdown
+
+        return read_markdown(text, outline)
+    if suffix in HTML_SUFFIXES:
+        from retrieval.parse_html import read_html
+
+        return read_html(text, outline)
+    if suffix in TABLE_SUFFIXES:
+        from retrieval.parse_rows import read_csv
+
+        read_csv(text, outline, tabs=suffix == ".tsv")
+    elif suffix == ".json" or suffix in JSON_LINES_SUFFIXES:
+        from retrieval.parse_json import read_json
+
+        read_json(text, outline, lines=suffix != ".json")
+    elif suffix in CODE_SUFFIXES:
+        from retrieval.parse_code import read_code
+
+        read_code(text, suffix, outline)
+    else:
+        for paragraph in _PARAGRAPH_BREAK.split(text):
+            outline.block(paragraph)
+    return ""

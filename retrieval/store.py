@@ -4,158 +4,170 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from retrieval import changes
+from retrieval.changes import SqliteSnapshot, attributes, heading_path
+from retrieval.claim import EmbedderClaim, held_claim
 from retrieval.connection import Connections
-from retrieval.errors import EmbedderMismatch
-from retrieval.types import Chunk, ChunkKeys, Document, Passage, Vectors
+from retrieval.file_store import SqliteFileStore
+from retrieval.filters import Attribute
+from retrieval.put import put_document, require_fitting
+from retrieval.types import DEFAULT_STORE, Changes, Chunk, Document, Passage, Snapshot, Vectors
+from retrieval.vectors_next import VectorsNext
 
-_DOCUMENT = "document_id, source, filename, title, content_sha256, size_bytes, n_chunks, ingested_at"
+_DOCUMENT = (
+    "SELECT document_id, source, filename, title, content_sha256, size_bytes, n_chunks, ingested_at, "
+    "store_id, file_id, attributes FROM documents"
+)
 _PASSAGE = (
-    "chunk_id, document_id, filename, title, heading_path, text, n_tokens, key "
-    "FROM chunks JOIN documents USING (document_id)"
+    "SELECT key, chunk_id, document_id, filename, title, heading_path, text, n_tokens, ordinal, page, "
+    "store_id, file_id, attributes FROM chunks JOIN documents USING (number)"
 )
 
 
-def document_id_for(source: str) -> str:
-    """`doc_` and 16 hexadecimal digits: the same for the same source, wherever it is asked."""
-    return "doc_" + hashlib.sha256(source.encode()).hexdigest()[:16]
+def document_id_for(source: str, store_id: str = DEFAULT_STORE) -> str:
+    """`doc_` and 16 hexadecimal digits: the same for the same store and source, wherever it is asked."""
+    name = source if store_id == DEFAULT_STORE else f"{store_id}\0{source}"
+    return "doc_" + hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 class SqliteStore:
     """A `DocumentStore` in WAL mode with `synchronous=FULL`: what `put` and `delete` returned from is on disk.
 
     Any thread may call it and any number of processes may open the same file; writers wait for one another
-    up to `busy_timeout_ms`. Every method may raise `StoreUnusable`.
+    up to `busy_timeout_ms`. Every method may raise `StoreUnusable`. `files` is the `FileStore` in the same
+    file, `next_vectors` what a reindex writes to.
     """
 
     def __init__(self, path: str | Path, busy_timeout_ms: int = 10_000) -> None:
-        self._path = Path(path)
-        self._connections = Connections(self._path, busy_timeout_ms)
-        self._writing = Lock()
-        self._bound: str | None = None
+        self.connections = Connections(Path(path), busy_timeout_ms)
+        self._claim = EmbedderClaim(self.connections)
+        self.files = SqliteFileStore(self.connections, self._claim)
+        self.next_vectors = VectorsNext(self.connections)
 
     def claim_embedder(self, identity: str, dim: int) -> None:
         """Bind the store to one embedding model; a store without documents may be bound anew.
 
         Raises `EmbedderMismatch` when it holds another model's vectors.
         """
-        claim = json.dumps({"identity": identity, "dim": dim})
-        with self._connections.reader() as db:
-            held = _claim(db)
-        if held != claim:
-            with self._writing, self._connections.transaction() as db:
-                held = _claim(db)
-                if held and held != claim and db.execute("SELECT 1 FROM documents LIMIT 1").fetchone():
-                    raise self._mismatch(held, identity)
-                db.execute("INSERT OR REPLACE INTO meta VALUES ('embedder', ?)", (claim,))
-        self._bound = claim
+        self._claim.bind(identity, dim)
+
+    def embedder(self) -> tuple[str, int] | None:
+        with self.connections.reader() as db:
+            held = held_claim(db)
+        if held is None:
+            return None
+        told = json.loads(held)
+        return str(told["identity"]), int(told["dim"])
+
+    def identity(self) -> str:
+        with self.connections.reader() as db:
+            return str(db.execute("SELECT value FROM meta WHERE name = 'identity'").fetchone()[0])
 
     def version(self) -> int:
-        with self._connections.reader() as db:
-            row = db.execute("SELECT max(seq) FROM changes").fetchone()
-        return int(row[0] or 0)
+        with self.connections.reader() as db:
+            return changes.version(db)
+
+    def known_vectors(self, texts_sha256: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        found = {}
+        with self.connections.reading() as db:
+            for digest in texts_sha256:
+                row = db.execute(
+                    "SELECT vector FROM chunks JOIN vectors USING (key) WHERE embedded_sha256 = ? LIMIT 1",
+                    (digest,),
+                ).fetchone()
+                if row:
+                    found[digest] = np.frombuffer(row[0], dtype="<f4").astype(np.float32)
+        return found
 
     def put(self, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """`vectors` is `(len(chunks), dim)` float32, in the order of the chunks.
 
-        Raises `StoreFull`, and the document is as it was before; `EmbedderMismatch` when another process
-        bound the store to another model since this one did; `ValueError` when the parts do not fit together.
+        Raises `StoreFull`, and the document is as it was before; `NotHere` when its vector store is gone;
+        `EmbedderMismatch` when another process bound the store to another model since this one did;
+        `ValueError` when the parts do not fit together.
         """
-        if len(chunks) != document.n_chunks or vectors.shape[:1] != (len(chunks),) or vectors.ndim != 2:
-            raise ValueError(
-                f"{document.filename}: n_chunks {document.n_chunks}, {len(chunks)} chunks and vectors "
-                f"{vectors.shape}; expected one vector for each chunk"
-            )
-        rows = np.ascontiguousarray(vectors, dtype="<f4")
-        with self._writing, self._connections.transaction() as db:
-            self._check_claim(_claim(db), rows.shape[1])
-            db.execute("DELETE FROM documents WHERE document_id = ?", (document.document_id,))
-            db.execute(
-                f"INSERT INTO documents ({_DOCUMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-                (
-                    document.document_id,
-                    document.source,
-                    document.filename,
-                    document.title,
-                    document.content_sha256,
-                    document.size_bytes,
-                    document.n_chunks,
-                    document.ingested_at,
-                ),
-            )
-            for chunk, row in zip(chunks, rows, strict=True):
-                key = db.execute(
-                    "INSERT INTO chunks (chunk_id, document_id, ordinal, heading_path, text, n_tokens) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        f"{document.document_id}-{chunk.ordinal}",
-                        document.document_id,
-                        chunk.ordinal,
-                        json.dumps(chunk.heading_path, ensure_ascii=False),
-                        chunk.text,
-                        chunk.n_tokens,
-                    ),
-                ).lastrowid
-                db.execute("INSERT INTO vectors VALUES (?, ?)", (key, row.tobytes()))
-            _log(db, "put", document.document_id)
+        require_fitting(document, chunks, vectors)
+        with self.connections.transaction() as db:
+            self._claim.check(db, vectors.shape[1])
+            put_document(db, document, chunks, vectors)
+
+    def modify(self, document_id: str, attributes: Mapping[str, Attribute]) -> bool:
+        """The attributes of the attachment that it came from, too."""
+        text = json.dumps(dict(attributes))
+        with self.connections.transaction() as db:
+            found = db.execute(
+                "UPDATE documents SET attributes = ? WHERE document_id = ?", (text, document_id)
+            ).rowcount
+            db.execute(f"UPDATE attachments SET attributes = ? {_ITS_ATTACHMENT}", (text, document_id))  # noqa: S608
+        return found > 0
 
     def delete(self, document_id: str) -> bool:
-        with self._writing, self._connections.transaction() as db:
-            found = db.execute("DELETE FROM documents WHERE document_id = ?", (document_id,)).rowcount > 0
-            if found:
-                _log(db, "delete", document_id)
-        return found
+        """With the attachment that it came from."""
+        with self.connections.transaction() as db:
+            db.execute(f"DELETE FROM attachments {_ITS_ATTACHMENT}", (document_id,))  # noqa: S608
+            return db.execute("DELETE FROM documents WHERE document_id = ?", (document_id,)).rowcount > 0
 
-    def find(self, source: str) -> Document | None:
-        with self._connections.reader() as db:
-            row = db.execute(
-                f"SELECT {_DOCUMENT} FROM documents WHERE source = ?",  # noqa: S608
-                (source,),
-            ).fetchone()
-        return Document(*row) if row else None
+    def find(self, source: str, store_id: str = DEFAULT_STORE) -> Document | None:
+        return self._document("WHERE store_id = ? AND source = ?", store_id, source)
 
-    def documents(self) -> list[Document]:
-        """All of them, ordered by source."""
-        with self._connections.reader() as db:
-            rows = db.execute(f"SELECT {_DOCUMENT} FROM documents ORDER BY source").fetchall()  # noqa: S608
-        return [Document(*row) for row in rows]
+    def document(self, document_id: str) -> Document | None:
+        return self._document("WHERE document_id = ?", document_id)
 
-    def chunk_vectors(self) -> tuple[ChunkKeys, Vectors]:
-        """`(n,)` int64 and `(n, dim)` float32; `(0,)` and `(0, dim)` when there are none."""
-        with self._connections.reader() as db:
-            # One statement, so one snapshot.
-            rows = db.execute("SELECT key, vector FROM vectors ORDER BY key").fetchall()
-            held = None if rows else _claim(db)
-        keys = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
-        dim = len(rows[0][1]) // 4 if rows else json.loads(held)["dim"] if held else 0
-        vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4").reshape(len(rows), dim)
-        return keys, vectors.astype(np.float32, copy=False)
+    def documents(self, store_id: str | None = None) -> list[Document]:
+        where, values = ("", ()) if store_id is None else ("WHERE store_id = ?", (store_id,))
+        with self.connections.reader() as db:
+            rows = db.execute(f"{_DOCUMENT} {where} ORDER BY store_id, source", values).fetchall()
+        return [_document(row) for row in rows]
+
+    def chunks(self, document_id: str) -> list[Chunk]:
+        with self.connections.reader() as db:
+            rows = db.execute(
+                "SELECT ordinal, heading_path, text, chunks.n_tokens, page FROM chunks "
+                "JOIN documents USING (number) WHERE document_id = ? ORDER BY ordinal",
+                (document_id,),
+            ).fetchall()
+        return [Chunk(row[0], heading_path(row[1]), *row[2:]) for row in rows]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Close it soon: while it is open, what is committed cannot be moved out of the write-ahead log."""
+        with self.connections.reading() as db:
+            yield SqliteSnapshot(db)
+
+    def changes(self, since: int) -> Changes | None:
+        with self.connections.reading() as db:
+            return changes.changes(db, since)
 
     def passages(self, hits: Sequence[tuple[int, float]]) -> list[Passage]:
-        keys = json.dumps([key for key, _ in hits])
-        with self._connections.reader() as db:
-            rows = db.execute(
-                f"SELECT {_PASSAGE} WHERE key IN (SELECT value FROM json_each(?))",  # noqa: S608
-                (keys,),
-            ).fetchall()
-        found = {row[-1]: row for row in rows}
+        rows = self._passages(
+            "WHERE key IN (SELECT value FROM json_each(?))", json.dumps([key for key, _ in hits])
+        )
+        found = {row[0]: row for row in rows}
         return [_passage(found[key], score) for key, score in hits if key in found]
+
+    def neighbours(self, document_id: str, ordinals: Sequence[int]) -> list[Passage]:
+        rows = self._passages(
+            "WHERE document_id = ? AND ordinal IN (SELECT value FROM json_each(?)) ORDER BY ordinal",
+            document_id,
+            json.dumps(list(ordinals)),
+        )
+        return [_passage(row, 0.0) for row in rows]
 
     def passage(self, chunk_id: str) -> Passage | None:
         """The chunk of that public id, with a score of 1."""
-        with self._connections.reader() as db:
-            row = db.execute(f"SELECT {_PASSAGE} WHERE chunk_id = ?", (chunk_id,)).fetchone()
-        return _passage(row, 1.0) if row else None
+        rows = self._passages("WHERE chunk_id = ?", chunk_id)
+        return _passage(rows[0], 1.0) if rows else None
 
     def present(self, keys: Sequence[int]) -> set[int]:
-        with self._connections.reader() as db:
+        with self.connections.reader() as db:
             rows = db.execute(
                 "SELECT key FROM chunks WHERE key IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(keys)),),
@@ -163,37 +175,44 @@ class SqliteStore:
         return {row[0] for row in rows}
 
     def close(self) -> None:
-        with self._writing:
-            self._connections.close()
+        self.connections.close()
 
-    def _check_claim(self, held: str | None, dim: int) -> None:
-        if self._bound is None:
-            raise ValueError(f"{self._path}: not bound to an embedding model; call claim_embedder first")
-        bound = json.loads(self._bound)
-        if held != self._bound:
-            raise self._mismatch(held, bound["identity"])
-        if dim != bound["dim"]:
-            raise ValueError(f"{self._path}: vectors of {dim} dimensions; expected {bound['dim']}")
+    def _document(self, where: str, *values: str) -> Document | None:
+        with self.connections.reader() as db:
+            row = db.execute(f"{_DOCUMENT} {where}", values).fetchone()
+        return _document(row) if row else None
 
-    def _mismatch(self, held: str | None, identity: str) -> EmbedderMismatch:
-        holder = json.loads(held)["identity"] if held else "no model"
-        return EmbedderMismatch(
-            f"{self._path}: holds vectors of {holder}, not of {identity}; "
-            "name that model again, or ingest into a new store"
-        )
+    def _passages(self, where: str, *values: str) -> list[tuple[Any, ...]]:
+        with self.connections.reader() as db:
+            return db.execute(f"{_PASSAGE} {where}", values).fetchall()
 
 
-def _claim(db: sqlite3.Connection) -> str | None:
-    row = db.execute("SELECT value FROM meta WHERE name = 'embedder'").fetchone()
-    return str(row[0]) if row else None
+_ITS_ATTACHMENT = (
+    "WHERE (store_id, file_id) = (SELECT store_id, file_id FROM documents WHERE document_id = ?)"
+)
 
 
-def _log(db: sqlite3.Connection, op: str, document_id: str) -> None:
-    db.execute("INSERT INTO changes (op, document_id, at) VALUES (?, ?, ?)", (op, document_id, time.time()))
+def _document(row: tuple[Any, ...]) -> Document:
+    values = list(row)
+    values[-1] = attributes(row[-1])
+    return Document(*values)
 
 
-def _passage(row: tuple[str, str, str, str, str, str, int, int], score: float) -> Passage:
-    chunk_id, document_id, filename, title, heading_path, text, n_tokens, key = row
+def _passage(row: tuple[Any, ...], score: float) -> Passage:
+    key, chunk_id, document_id, filename, title, path, text, n_tokens, ordinal, page, *place = row
     return Passage(
-        chunk_id, document_id, filename, title, tuple(json.loads(heading_path)), text, n_tokens, score, key
+        chunk_id,
+        document_id,
+        filename,
+        title,
+        heading_path(path),
+        text,
+        n_tokens,
+        score,
+        key,
+        ordinal,
+        page,
+        store_id=place[0],
+        file_id=place[1],
+        attributes=attributes(place[2]),
     )

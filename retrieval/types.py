@@ -95,6 +95,8 @@ class Passage:
     score: float
     key: int = 0
     """The store's key of the chunk: never given out twice, so it names this version of the text."""
+    also: tuple[int, ...] = ()
+    """Keys of neighbouring chunks whose text is in it, too."""
     ordinal: int = 0
     page: int | None = None
     store_id: str = DEFAULT_STORE
@@ -185,6 +187,10 @@ class Snapshot(Protocol):
         """All chunks above a key in key order, at most `batch` at a time."""
         ...
 
+    def changes(self, since: int) -> Changes | None:
+        """`DocumentStore.changes`, up to this state."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SearchTiming:
@@ -257,8 +263,13 @@ class LexicalIndex(Protocol):
         """`entries` tells the store of every document in `added`. As `VectorIndex.change`."""
         ...
 
-    async def search(self, text: str, top_k: int, selection: Selection) -> list[tuple[int, float]]:
-        """At most `top_k` pairs (chunk key, BM25) of the selection, best first; equal scores by key."""
+    async def search(
+        self, parts: Sequence[tuple[str, float]], top_k: int, selection: Selection
+    ) -> list[tuple[int, float]]:
+        """At most `top_k` pairs (chunk key, BM25) of the selection, best first; equal scores by key.
+
+        `parts` are texts and how much their words count; any text is words, never query syntax.
+        """
         ...
 
     def __len__(self) -> int: ...
@@ -277,6 +288,10 @@ class DocumentStore(Protocol):
 
     def claim_embedder(self, identity: str, dim: int) -> None:
         """Bind the store to one embedding model, before the first `put`. Raises `EmbedderMismatch`."""
+        ...
+
+    def embedder(self) -> tuple[str, int] | None:
+        """Identity and dimensions of the model whose vectors it holds, whoever bound it; None before the first."""
         ...
 
     def identity(self) -> str:
@@ -509,6 +524,13 @@ class FileStore(Protocol):
         error: str = "",
     ) -> bool:
         """Completed, or failed where there is an error; false when it was cancelled, removed or attached again."""
+        ...
+
+    def finish(
+        self, attachment: Attachment, document: Document, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> bool:
+        """`put` and `settle` in one transaction; false, and nothing is written, when it was cancelled, removed
+        or attached again. The document gets the attributes that the attachment has by now."""
         ...
 
     def modify_attachment(

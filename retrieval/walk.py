@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrieval.outline import visible
-from retrieval.parse import supported
+from retrieval.parse_kinds import supported
+
+_MACHINES_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages"})
+_MACHINES_FILES = frozenset(
+    {"package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "packages.lock.json"}
+)
+_MACHINES_ENDINGS = (".min.js", ".min.css", ".bundle.js", ".min.mjs")
+"""Of a folder with source code: what a machine wrote for machines, and would be most of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +38,8 @@ class Walk:
 
 
 def walk(paths: Sequence[str | Path]) -> Walk:
-    """Files in a fixed order, each once. A folder gives its supported files; hidden ones, other kinds and
-    linked folders are passed over. A file named itself is taken whatever it is."""
+    """Files in a fixed order, each once. A folder gives its supported files; hidden ones, other kinds,
+    linked folders, and what package managers and bundlers wrote are passed over. A file named itself is taken whatever it is."""
     found = Walk()
     for path in map(Path, paths):
         if path.is_dir():
@@ -48,10 +55,10 @@ def walk(paths: Sequence[str | Path]) -> Walk:
 def _walk_folder(folder: Path, found: Walk) -> None:
     unread: list[OSError] = []
     for at, folders, names in os.walk(folder, onerror=unread.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not _passed_over(name))
         for name in sorted(names):
             path = Path(at, name)
-            if name.startswith(".") or not supported(path):
+            if _passed_over(name) or not supported(path):
                 found.n_skipped += 1
             else:
                 found.files.append(FoundFile(path, _source(path), _name(path.relative_to(folder).as_posix())))
@@ -60,6 +67,16 @@ def _walk_folder(folder: Path, found: Walk) -> None:
         found.missing.append((path, f"{path}: {error.strerror}; check that the folder may be read"))
     if not unread:
         found.folders.append(_source(folder))
+
+
+def _passed_over(name: str) -> bool:
+    lower = name.lower()
+    return (
+        name.startswith(".")
+        or lower in _MACHINES_FOLDERS
+        or lower in _MACHINES_FILES
+        or lower.endswith(_MACHINES_ENDINGS)
+    )
 
 
 def _source(path: Path) -> str:

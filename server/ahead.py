@@ -73,7 +73,7 @@ async def prefill_history(
     if is_computing or not recalled.conversation.history or not parts.admission.leaves_room(1.0):
         return
     with suppress(FirstwordError, EngineError):
-        wanted = await look_over(request, recalled, (), guess, parts)
+        wanted = await look_over(request, recalled, (), guess, parts, searched=False)
         history = parts.assembler.history(recalled, wanted)
         salt = parts.authenticator.cache_salt(tenant)
         if parts.engine.prefill_tokens(history, salt) >= parts.settings.context.overlap_tokens:
@@ -138,7 +138,7 @@ async def _target(guess: Guess, parts: Parts) -> Computing:
     recalled = await parts.ledger.recall(conversation, tenant, request.scope, request.tools)
     passages = (await search(request, recalled, parts))[0] if request.retrieve else ()
     parts.guesses.look(guess)
-    wanted = await look_over(request, recalled, passages, guess, parts)
+    wanted = await look_over(request, recalled, passages, guess, parts, searched=request.retrieve)
     prompt = await assemble(replace(wanted, typing=True), recalled, tenant, parts)
     ahead = prompt.token_ids[: prompt.ahead_tokens]
     to_compute = parts.engine.prefill_tokens(ahead, parts.authenticator.cache_salt(tenant)) if ahead else 0

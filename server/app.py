@@ -29,8 +29,10 @@ from server.api.openapi import get_openapi
 from server.api.ops import live, metrics, ready
 from server.api.prewarm import prewarm_chat
 from server.api.responses import bug_response, on_firstword_error, on_http_error
+from server.api.store_routes import STORE_ROUTES
 from server.errors import FirstwordError, SetupError
-from server.parts import Parts, Report, open_parts
+from server.knowledge import Report
+from server.parts import Parts, open_parts
 from server.settings import Settings
 from server.telemetry.timing import TurnClock
 
@@ -82,7 +84,7 @@ def build_app(
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.http.cors_origins,
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["authorization", "content-type"],
             )
         )
@@ -92,6 +94,7 @@ def build_app(
             Route("/v1/chat/prewarm", prewarm_chat, methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{model:path}", get_model),
+            *STORE_ROUTES,
             Route("/v1/turns", list_turns),
             Route("/v1/turns/{turn_id}", get_turn),
             Route("/v1/passages/{chunk_id}", get_passage),

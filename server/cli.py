@@ -56,9 +56,17 @@ def serve(
 
 @app.command()
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders: Markdown, plain text, HTML.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files and folders: PDF, Office, EPUB, HTML, Markdown, text, tables, source code."
+        ),
+    ],
     prune: Annotated[
         bool, typer.Option(help="Forget documents of these folders whose files are gone.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option(help="Go on, and follow every change; files that go away are forgotten.")
     ] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -66,7 +74,47 @@ def ingest(
     settings = _settings(config)
     from server.commands.ingest import ingest_with_progress
 
-    raise typer.Exit(ingest_with_progress(settings, paths, prune=prune))
+    raise typer.Exit(ingest_with_progress(settings, paths, prune=prune, watch=watch))
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="The file to write; an earlier backup there is replaced.")],
+    config: ConfigOption = None,
+) -> None:
+    """Copy documents, uploaded files and vectors into one file, while the server runs, and check the copy."""
+    settings = _settings(config)
+    from rich.console import Console
+
+    from server.commands.store import back_up
+
+    back_up(settings, target, Console(stderr=True))
+
+
+@app.command()
+def check(config: ConfigOption = None) -> None:
+    """Read the whole store: is everything there, and what was stored?"""
+    settings = _settings(config)
+    from rich.console import Console
+
+    from server.commands.store import check_store
+
+    raise typer.Exit(check_store(settings, Console(stderr=True)))
+
+
+@app.command()
+def reindex(
+    embedder: Annotated[str, typer.Argument(help="Path of the new sentence-transformers model.")],
+    abandon: Annotated[bool, typer.Option(help="Give up a reindex that was begun.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Embed every document anew with another model. A running server goes on with the old one, then takes the new."""
+    settings = _settings(config)
+    from rich.console import Console
+
+    from server.commands.reindex import reindex_store
+
+    reindex_store(settings, embedder, abandon=abandon, console=Console(stderr=True))
 
 
 @app.command()

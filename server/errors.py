@@ -6,6 +6,7 @@
     │   ├── UnknownParameter          a field that is not supported, refused by name
     │   ├── InvalidParameter          a supported field with a value out of its bounds
     │   ├── ContextTooLong            the prompt does not fit the model's context
+    │   ├── QuotaExceeded             the tenant has as many files, bytes or vector stores as it may
     │   ├── MalformedRequest          what came is not HTTP
     │   └── MethodNotAllowed     405
     ├── Unauthorized             401  authentication_error
@@ -21,6 +22,7 @@
     │   ├── EngineDied                the engine went away during the turn
     │   ├── TooManyConnections
     │   └── ShuttingDown
+    ├── StorageFull              507  server_error              the disk has no room
     └── SetupError                    before the server runs: the command line prints it and exits
         ├── ConfigError                   exit code 2
         ├── ModelMissing                  exit code 3
@@ -67,6 +69,10 @@ class InvalidParameter(BadRequest):
 
 class ContextTooLong(BadRequest):
     code = "context_length_exceeded"
+
+
+class QuotaExceeded(BadRequest):
+    code = "quota_exceeded"
 
 
 class MalformedRequest(BadRequest):
@@ -146,6 +152,11 @@ class TooManyConnections(Unavailable):
 
 class ShuttingDown(Unavailable):
     code = "shutting_down"
+
+
+class StorageFull(FirstwordError):
+    status = 507
+    code = "storage_full"
 
 
 class SetupError(FirstwordError):

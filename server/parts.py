@@ -6,18 +6,14 @@ import asyncio
 import logging
 import sqlite3
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
-from retrieval.embed import HashingEmbedder, SentenceTransformerEmbedder
-from retrieval.index import FaissIndex
-from retrieval.ingest import IngestProgress, IngestReport, ingest
 from retrieval.search import Retriever
-from retrieval.store import SqliteStore
-from retrieval.types import DocumentStore, Embedder
+from retrieval.types import DocumentStore, FileStore
 from server.context.assemble import Assembler
 from server.context.guess import Guesses
 from server.context.joints import Joints
@@ -38,8 +34,10 @@ from server.guard.admission import Admission
 from server.guard.auth import Authenticator
 from server.guard.drain import Drain
 from server.guard.rate import RateLimit
-from server.settings import PROJECT_ROOT, STARTER, Settings
-from server.starter import starter_chat_model, starter_embedder, starter_is_prepared
+from server.ingestion import Ingestion
+from server.knowledge import Report, open_knowledge
+from server.settings import STARTER, Settings
+from server.starter import starter_chat_model, starter_is_prepared
 from server.telemetry.metrics import Metrics
 from server.telemetry.turnlog import TurnLog
 
@@ -49,9 +47,6 @@ _MIB = 1 << 20
 
 _MOST_ORDERS = 256
 """Tenants, scopes and system messages whose shared order is remembered; each takes up to 2 MB."""
-
-Report = Callable[[str], None]
-"""Told each phase of the start, in words for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +68,8 @@ class Parts:
     drain: Drain
     retriever: Retriever
     store: DocumentStore
+    files: FileStore
+    ingestion: Ingestion
     template: ChatTemplate
     joints: Joints
     ledger: Ledger
@@ -85,6 +82,10 @@ class Parts:
     engine: SupervisedEngine
     metrics: Metrics
     turn_log: TurnLog
+
+    def may_write_default(self, tenant: str) -> bool:
+        """Whether this tenant may add to the deployment's own documents, and take from them."""
+        return not self.settings.auth.api_keys or tenant in self.settings.files.default_store_writers
 
 
 @asynccontextmanager
@@ -123,20 +124,10 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
         engine.start()
         stack.push_async_callback(engine.close)
 
-        report("loading the embedder")
-        embedder = await asyncio.to_thread(make_embedder, settings)
-        store = await asyncio.to_thread(open_store, settings, embedder)
-        stack.callback(store.close)
-        if not store.documents():
-            await asyncio.to_thread(_ingest_sample, settings, store, embedder, template, report)
-        index = FaissIndex(embedder.dim)
-        stack.callback(index.close)
-        retriever = Retriever(store, index, embedder)
-        stack.callback(retriever.close)
-        report("loading the index")
-        await retriever.load()
-        await retriever.retrieve("warm-up", top_k=1)  # so that nobody's first turn pays for it
-
+        admission = Admission(settings.admission, n_tenants=len(settings.auth.api_keys))
+        knowledge = await stack.enter_async_context(
+            open_knowledge(settings, template, report, lambda: admission.leaves_room(1.0))
+        )
         ledger = await _open_ledger(settings, template, stack)
         turn_log = _open_turn_log(settings)
         stack.callback(turn_log.close)
@@ -147,10 +138,12 @@ async def open_parts(settings: Settings, report: Report) -> AsyncGenerator[Parts
                 settings, template.vocabulary_size, bool(reply_parsers and reply_parsers.takes_tools)
             ),
             authenticator=Authenticator(settings.auth),
-            admission=Admission(settings.admission, n_tenants=len(settings.auth.api_keys)),
+            admission=admission,
             drain=Drain(settings.http.shutdown_grace_s),
-            retriever=retriever,
-            store=store,
+            retriever=knowledge.retriever,
+            store=knowledge.store,
+            files=knowledge.store.files,
+            ingestion=knowledge.ingestion,
             template=template,
             joints=joints,
             ledger=ledger,
@@ -276,66 +269,6 @@ def make_engine(settings: Settings, model: str, template: ChatTemplate) -> Engin
     return EmbeddedEngine(settings.engine, model)
 
 
-def make_embedder(settings: Settings) -> Embedder:
-    retrieval = settings.retrieval
-    if retrieval.embedder_kind == "hashing":
-        return HashingEmbedder(dim=384)
-    if retrieval.embedder == STARTER:
-        return SentenceTransformerEmbedder(str(starter_embedder(settings.models_path)))
-    return SentenceTransformerEmbedder(retrieval.embedder)
-
-
-def open_store(settings: Settings, embedder: Embedder) -> SqliteStore:
-    store = SqliteStore(settings.data_path / "store.sqlite")
-    store.claim_embedder(embedder.identity, embedder.dim)
-    return store
-
-
-def _ingest_sample(
-    settings: Settings, store: DocumentStore, embedder: Embedder, template: ChatTemplate, report: Report
-) -> None:
-    sample = settings.retrieval.sample_knowledge
-    if not sample:
-        return
-
-    def on_progress(progress: IngestProgress) -> None:
-        if progress.n_done == progress.n_files:
-            report(f"ingested the sample knowledge, {progress.n_files} documents")
-
-    report("ingesting the sample knowledge")
-    outcome = ingest_paths(
-        settings, [PROJECT_ROOT / sample], store, embedder, template, on_progress=on_progress
-    )
-    for failed in outcome.outcomes:
-        if failed.status == "failed":
-            log.warning("sample knowledge: %s", failed.reason)
-
-
-def ingest_paths(
-    settings: Settings,
-    paths: Sequence[Path],
-    store: DocumentStore,
-    embedder: Embedder,
-    template: ChatTemplate,
-    *,
-    on_progress: Callable[[IngestProgress], None],
-    prune: bool = False,
-) -> IngestReport:
-    """`retrieval.ingest.ingest` with this deployment's settings; the chat model's tokens size the chunks."""
-    retrieval = settings.retrieval
-    return ingest(
-        paths,
-        store,
-        embedder,
-        template,
-        chunk_tokens=retrieval.chunk_tokens,
-        overlap_tokens=retrieval.chunk_overlap_tokens,
-        max_document_bytes=retrieval.max_document_bytes,
-        on_progress=on_progress,
-        prune=prune,
-    )
-
-
 async def _prepare_starter_models(settings: Settings) -> None:
     """In a process of its own: it needs a gigabyte for half a minute, which this one would keep."""
     process = await asyncio.create_subprocess_exec(
@@ -377,6 +310,12 @@ def _observe(parts: Parts) -> None:
         "Share of the KV blocks that running requests hold",
         lambda: engine.load.kv_cache_usage,
     )
+    ingestion = parts.ingestion
+    observe("firstword_ingest_running", "Uploaded files that are being ingested", lambda: ingestion.running)
+    count("firstword_ingest_completed", "Uploaded files that were ingested", lambda: ingestion.completed)
+    count("firstword_ingest_failed", "Uploaded files that could not be ingested", lambda: ingestion.failed)
+    count("firstword_ingest_paused_seconds", "How long ingests waited for turns", lambda: ingestion.paused_s)
+    observe("firstword_index_chunks", "Chunks in the vector index", lambda: len(parts.retriever.view.vectors))
     observe("firstword_engine_ready", "1 while the engine answers", lambda: engine.status.phase == "ready")
     count("firstword_engine_restarts", "Starts after a crash", lambda: engine.restarts)
     store = parts.ledger.store

@@ -36,7 +36,7 @@ from server.errors import (
     InvalidParameter,
     ShuttingDown,
 )
-from server.grounding import RETRY_AFTER_DEATH_S, assemble, look_over, search
+from server.grounding import RETRY_AFTER_DEATH_S, assemble, look_over, refuses, rests_on_passages, search
 from server.guard.admission import Permit, engine_priority
 from server.parts import Parts
 from server.replies import Reply
@@ -59,6 +59,8 @@ class Turn:
     """What was prefilled while the question was typed."""
     recalled: Recalled | None = None
     prompt: Prompt | None = None
+    refused: bool = False
+    """The documents hold nothing about the question, and the answer says so without the engine."""
     replies: dict[int, Reply] = field(default_factory=dict)
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -92,7 +94,8 @@ async def run_turn(turn: Turn, parts: Parts) -> AsyncGenerator[Delta, None]:
             passages = await _retrieve(turn, recalled, parts)  # 4. retrieve
             prompt = await _assemble(turn, recalled, passages, parts)  # 5. assemble
             clock.end("assemble")
-            async with aclosing(_generate(turn, prompt, permit, parts)) as deltas:  # 6. generate
+            answering = _refuse(turn, parts) if turn.refused else _generate(turn, prompt, permit, parts)
+            async with aclosing(answering) as deltas:  # 6. generate
                 async for delta in deltas:
                     yield delta  # 7. emit
         turn.outcome = "finished"
@@ -137,8 +140,11 @@ async def _retrieve(turn: Turn, recalled: Recalled, parts: Parts) -> Sequence[Pa
 async def _assemble(turn: Turn, recalled: Recalled, passages: Sequence[Passage], parts: Parts) -> Prompt:
     if turn.guess is not None:
         parts.guesses.look(turn.guess)
-    wanted = await look_over(turn.request, recalled, passages, turn.guess, parts)
+    searched = turn.request.retrieve
+    wanted = await look_over(turn.request, recalled, passages, turn.guess, parts, searched=searched)
     turn.prompt = await assemble(wanted, recalled, turn.tenant, parts)
+    nothing_found = searched and not passages and not rests_on_passages(turn.prompt)
+    turn.refused = nothing_found and refuses(parts)
     return turn.prompt
 
 
@@ -173,6 +179,19 @@ async def _generate(turn: Turn, prompt: Prompt, permit: Permit, parts: Parts) ->
                 raise _told(error, request) from error
         except (RequestAborted, RequestRefused, PromptTooLong) as error:
             raise _told(error, request) from error
+
+
+async def _refuse(turn: Turn, parts: Parts) -> AsyncGenerator[Delta, None]:
+    """The documents hold nothing, and this deployment does not want the model to answer on its own."""
+    text = parts.settings.prompt.nothing_found_reply
+    token_ids = tuple(parts.template.encode(text))
+    turn.finish_reason = "stop"
+    for index in range(turn.request.sampling.n):
+        delta = Delta(token_ids, text, finish_reason="stop", index=index)
+        turn.clock.token()
+        turn.completion_tokens += len(token_ids)
+        turn.replies.setdefault(index, Reply()).add(delta, delta)
+        yield delta
 
 
 def _give_way(turn: Turn, parts: Parts) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from retrieval.types import Scope
 from server.context.template import Message
 from server.engine.protocol import Sampling
 from server.engine.reply import ToolUse
@@ -22,7 +23,9 @@ class TurnRequest:
     top_k: int
     stream: bool
     scope: str = ""
-    """What is searched: a history is known under this scope alone."""
+    """Names `where`: a history is known under this name alone."""
+    where: Scope = field(default_factory=Scope)
+    """What is searched, when `retrieve`."""
     tier: Tier = "default"
     tool_use: ToolUse | None = None
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from server.api import frames
 from server.api.emit import Emission, TurnStream, abandon
 from server.api.gate import gate_of
+from server.api.reach import check_reach
 from server.api.request import parse_chat_request, to_turn_request
 from server.api.schema import ChatRequest
 from server.engine.protocol import RequestRefused
@@ -62,6 +63,7 @@ async def accept(request: Request, parts: Parts) -> tuple[ChatRequest, Turn]:
     if chat.service_tier == "priority" and tenant not in parts.settings.auth.priority_tenants:
         raise Forbidden("this API key may not ask for priority", param="service_tier")
     turn_request = to_turn_request(chat, parts.deployment)
+    await check_reach(turn_request, tenant, parts)
     if turn_request.tool_use is not None and parts.reply_parsers is not None:
         turn_request = await asyncio.to_thread(
             _constrain, turn_request, turn_request.tool_use, parts.reply_parsers

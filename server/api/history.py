@@ -9,9 +9,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from retrieval.errors import NotHere
+from retrieval.types import Passage
 from server.api.gate import gate_of
 from server.api.responses import json_response
 from server.errors import InvalidParameter, NotFound
+from server.parts import Parts
 from server.telemetry.turnlog import TurnRecord
 
 _MOST_TURNS = 200
@@ -45,9 +48,9 @@ async def get_turn(request: Request) -> Response:
 async def get_passage(request: Request) -> Response:
     """The whole chunk behind a citation."""
     parts = gate_of(request).open_parts()
-    parts.authenticator.tenant(request.headers.get("authorization"))
+    tenant = parts.authenticator.tenant(request.headers.get("authorization"))
     chunk_id = request.path_params["chunk_id"]
-    passage = await asyncio.to_thread(parts.store.passage, chunk_id)
+    passage = await asyncio.to_thread(_passage_of, chunk_id, tenant, parts)
     if passage is None:
         raise NotFound(f"there is no passage {chunk_id!r}; its document may have changed", param="chunk_id")
     return json_response(
@@ -60,6 +63,18 @@ async def get_passage(request: Request) -> Response:
             "text": passage.text,
         }
     )
+
+
+def _passage_of(chunk_id: str, tenant: str, parts: Parts) -> Passage | None:
+    """None, too, when it is another tenant's."""
+    passage = parts.store.passage(chunk_id)
+    if passage is None:
+        return None
+    try:
+        parts.files.store(tenant, passage.store_id)
+    except NotHere:
+        return None
+    return passage
 
 
 def _turn(turn: TurnRecord) -> dict[str, Any]:

@@ -15,27 +15,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server import errors
-from server.api import schema, shapes
+from server.api import openapi_stores, schema, shapes, store_schema, store_shapes
 from server.api.gate import gate_of
-from server.api.request import DEFAULT_STORE
+from server.api.openapi_operation import (
+    ALWAYS,
+    ONCE_OPEN,
+    SCHEMAS,
+    Errors,
+    Schema,
+    any_of,
+    json_content,
+    operation,
+    parameter,
+    text_content,
+)
 from server.api.schema import INERT, INERT_IN_MESSAGE, NEUTRAL, NEUTRAL_IN_MESSAGE, ChatRequest
 from server.settings import Settings
 
-Schema = dict[str, Any]
-Errors = tuple[type[errors.FirstwordError], ...]
-
-_SCHEMAS = "#/components/schemas/"
 _CHAT = "/v1/chat/completions"
 
-_ALWAYS: Errors = (
-    errors.MalformedRequest,
-    errors.HeadersTooLarge,
-    errors.TooManyConnections,
-    errors.Internal,
-)
-_ONCE_OPEN: Errors = (*_ALWAYS, errors.NotReady)
 _TURN: Errors = (
-    *_ONCE_OPEN,
+    *ONCE_OPEN,
     errors.InvalidBody,
     errors.UnknownParameter,
     errors.InvalidParameter,
@@ -48,8 +48,6 @@ _TURN: Errors = (
     errors.EngineDied,
     errors.ShuttingDown,
 )
-
-_EVERY_RESPONSE = ("x-request-id", "openai-processing-ms")
 
 
 async def get_openapi(request: Request) -> Response:
@@ -82,112 +80,70 @@ def document(settings: Settings, model_name: str) -> Schema:
 
 def _paths(has_keys: bool) -> Schema:
     def v1(
-        summary: str, shape: str, kinds: Errors = _ONCE_OPEN, parameters: tuple[Schema, ...] = ()
+        summary: str, shape: str, kinds: Errors = ONCE_OPEN, parameters: tuple[Schema, ...] = ()
     ) -> Schema:
-        return {"get": _operation(summary, _json(shape), kinds, parameters, has_keys=has_keys)}
+        return {"get": operation(summary, json_content(shape), kinds, parameters, has_keys=has_keys)}
 
-    found = (*_ONCE_OPEN, errors.NotFound)
+    found = (*ONCE_OPEN, errors.NotFound)
     bounds: Schema = {"type": "integer", "minimum": 1, "maximum": 200, "default": 20}
-    page = (_parameter("limit", "query", bounds), _parameter("before", "query", {"type": "string"}))
+    page = (parameter("limit", "query", bounds), parameter("before", "query", {"type": "string"}))
     return {
         _CHAT: {"post": _chat(has_keys)},
         "/v1/chat/prewarm": {"post": _prewarm(has_keys)},
         "/v1/models": v1("The models that can be asked", "ModelList"),
-        "/v1/models/{model}": v1("One model", "Model", found, (_parameter("model"),)),
+        "/v1/models/{model}": v1("One model", "Model", found, (parameter("model"),)),
         "/v1/turns": v1(
             "The last turns with their phases, newest first",
             "TurnList",
-            (*_ONCE_OPEN, errors.InvalidParameter),
+            (*ONCE_OPEN, errors.InvalidParameter),
             page,
         ),
-        "/v1/turns/{turn_id}": v1("One turn", "TurnEntry", found, (_parameter("turn_id"),)),
-        "/v1/passages/{chunk_id}": v1(
-            "The text of a source", "PassageText", found, (_parameter("chunk_id"),)
-        ),
-        "/health/live": {"get": _operation("Whether the process runs", _json("Liveness"), _ALWAYS)},
+        "/v1/turns/{turn_id}": v1("One turn", "TurnEntry", found, (parameter("turn_id"),)),
+        "/v1/passages/{chunk_id}": v1("The text of a source", "PassageText", found, (parameter("chunk_id"),)),
+        **openapi_stores.paths(has_keys),
+        "/health/live": {"get": operation("Whether the process runs", json_content("Liveness"), ALWAYS)},
         "/health/ready": {"get": _readiness()},
-        "/metrics": {"get": _operation("Figures for Prometheus", _text("text/plain"), _ONCE_OPEN)},
-        "/openapi.json": {"get": _operation("This document", {"application/json": {}}, _ONCE_OPEN)},
-        "/": {"get": _operation("The chat page", _text("text/html"), _ALWAYS)},
+        "/metrics": {"get": operation("Figures for Prometheus", text_content("text/plain"), ONCE_OPEN)},
+        "/openapi.json": {"get": operation("This document", {"application/json": {}}, ONCE_OPEN)},
+        "/": {"get": operation("The chat page", text_content("text/html"), ALWAYS)},
     }
 
 
 def _chat(has_keys: bool) -> Schema:
-    content = _json("ChatCompletion") | {"text/event-stream": {"schema": {"$ref": _SCHEMAS + "StreamEvent"}}}
+    content = json_content("ChatCompletion") | {
+        "text/event-stream": {"schema": {"$ref": SCHEMAS + "StreamEvent"}}
+    }
     headers = ("server-timing", "cache-control", "x-accel-buffering")
-    operation = _operation("An answer, streamed or whole", content, _TURN, headers=headers, has_keys=has_keys)
-    operation["requestBody"] = {"required": True, "content": _json("ChatRequest")}
-    return operation
+    chat = operation("An answer, streamed or whole", content, _TURN, headers=headers, has_keys=has_keys)
+    chat["requestBody"] = {"required": True, "content": json_content("ChatRequest")}
+    return chat
 
 
 def _prewarm(has_keys: bool) -> Schema:
     summary = "Prefill for a message that is still being typed"
-    operation = _operation(summary, _json("Prewarmed"), _TURN, has_keys=has_keys, status="202")
-    operation["requestBody"] = {"required": True, "content": _json("ChatRequest")}
-    return operation
+    prewarm = operation(summary, json_content("Prewarmed"), _TURN, has_keys=has_keys, status="202")
+    prewarm["requestBody"] = {"required": True, "content": json_content("ChatRequest")}
+    return prewarm
 
 
 def _readiness() -> Schema:
-    operation = _operation("Whether questions can be answered", _json("ReadinessBody"), _ALWAYS)
-    unready = operation["responses"]["503"]
+    readiness = operation("Whether questions can be answered", json_content("ReadinessBody"), ALWAYS)
+    unready = readiness["responses"]["503"]
     unready["description"] += ", or why questions cannot be answered yet"
-    unready["content"]["application/json"]["schema"] = _any_of("ReadinessBody", "ErrorBody")
-    return operation
-
-
-def _operation(
-    summary: str,
-    content: Schema,
-    kinds: Errors,
-    parameters: tuple[Schema, ...] = (),
-    *,
-    headers: tuple[str, ...] = (),
-    has_keys: bool = False,
-    status: str = "200",
-) -> Schema:
-    """`has_keys`: a key is needed here."""
-    always = {name: shapes.HEADERS[name] | {"required": True} for name in _EVERY_RESPONSE}
-    operation: Schema = {
-        "summary": summary,
-        "responses": {
-            status: {
-                "description": summary + ".",
-                "headers": always | {name: _header(name) for name in headers},
-                "content": content,
-            },
-            **_error_responses((*kinds, errors.Unauthorized) if has_keys else kinds),
-        },
-    }
-    if parameters:
-        operation["parameters"] = list(parameters)
-    if has_keys:
-        operation["security"] = [{"bearer": []}]
-    return operation
-
-
-def _error_responses(kinds: Errors) -> Schema:
-    responses: Schema = {}
-    for status in sorted({kind.status for kind in kinds}):
-        codes = [f"`{kind.code}`" for kind in kinds if kind.status == status]
-        extra = {401: ("www-authenticate",), 429: ("retry-after", "retry-after-ms")}
-        extra[503] = extra[429]
-        headers = (*_EVERY_RESPONSE, *extra.get(status, ()))
-        responses[str(status)] = {
-            "description": "With the code " + " or ".join(codes),
-            "headers": {name: _header(name) for name in headers},
-            "content": _json("ErrorBody"),
-        }
-    return responses
+    unready["content"]["application/json"]["schema"] = any_of("ReadinessBody", "ErrorBody")
+    return readiness
 
 
 def _schemas(settings: Settings, model_name: str) -> Schema:
-    published = (ChatRequest, *shapes.RESPONSES)
-    _, schemas = msgspec.json.schema_components(published, ref_template=_SCHEMAS + "{name}")
-    for struct, field, text in (*shapes.field_docs(schema), *shapes.field_docs(shapes)):
-        schemas[struct]["properties"][field]["description"] = text
+    published = (ChatRequest, *shapes.RESPONSES, *store_schema.REQUESTS, *store_shapes.RESPONSES)
+    _, schemas = msgspec.json.schema_components(published, ref_template=SCHEMAS + "{name}")
+    for module in (schema, shapes, store_schema, store_shapes):
+        for struct, field, text in shapes.field_docs(module):
+            schemas[struct]["properties"][field]["description"] = text
     _accept_what_changes_nothing(schemas["ChatRequest"], INERT, NEUTRAL)
     _accept_what_changes_nothing(schemas["WireMessage"], INERT_IN_MESSAGE, NEUTRAL_IN_MESSAGE)
     _bound(schemas, settings, model_name)
+    openapi_stores.complete(schemas, settings)
     _say_what_belongs_together(schemas)
     question = {"role": "user", "content": "What is prefill?"}
     schemas["ChatRequest"]["examples"] = [{"model": model_name, "stream": True, "messages": [question]}]
@@ -203,7 +159,7 @@ def _stream_event() -> Schema:
     """One server-sent event, as OpenAPI 3.2 describes them; its data is text."""
     chunk = {
         "contentMediaType": "application/json",
-        "contentSchema": _any_of("ChatCompletionChunk", "ErrorBody"),
+        "contentSchema": any_of("ChatCompletionChunk", "ErrorBody"),
     }
     data = {
         "type": "string",
@@ -246,8 +202,6 @@ def _bound(schemas: Schema, settings: Settings, model_name: str) -> None:
     for name, kind, bound in bounds:
         _variant(chat[name], kind).update(bound)
     _variant(chat["stop"], "array")["items"]["maxLength"] = limits.max_stop_characters
-    stores = schemas["RetrievalOptions"]["properties"]["vector_store_ids"]
-    _variant(stores, "array")["items"]["enum"] = [DEFAULT_STORE]
     if not settings.auth.priority_tenants:
         chat["service_tier"]["anyOf"][0]["enum"].remove("priority")
     for shape, name in (("Function", "parameters"), ("JsonSchema", "schema")):
@@ -286,23 +240,3 @@ def _when(name: str, value: Schema, needed: Schema, allowed: Schema | None = Non
 def _variant(schema: Schema, kind: str) -> Schema:
     """The part of a union that is of this JSON type."""
     return next(part for part in schema.get("anyOf", [schema]) if part.get("type") == kind)
-
-
-def _header(name: str) -> Schema:
-    return {"$ref": f"#/components/headers/{name}"}
-
-
-def _parameter(name: str, where: str = "path", schema: Schema | None = None) -> Schema:
-    return {"name": name, "in": where, "required": where == "path", "schema": schema or {"type": "string"}}
-
-
-def _json(shape: str) -> Schema:
-    return {"application/json": {"schema": {"$ref": _SCHEMAS + shape}}}
-
-
-def _text(media_type: str) -> Schema:
-    return {media_type: {"schema": {"type": "string"}}}
-
-
-def _any_of(*shapes: str) -> Schema:
-    return {"anyOf": [{"$ref": _SCHEMAS + shape} for shape in shapes]}

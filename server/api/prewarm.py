@@ -8,6 +8,7 @@ from starlette.responses import Response
 from server.ahead import prewarm
 from server.api.chat import CLIENT_GONE, read_chat_request
 from server.api.gate import gate_of
+from server.api.reach import check_reach
 from server.api.request import to_turn_request
 from server.api.responses import json_response
 from server.errors import Busy, NotFound
@@ -26,7 +27,9 @@ async def prewarm_chat(request: Request) -> Response:
         chat = await read_chat_request(request, parts)
     except ClientDisconnect:
         return CLIENT_GONE
-    dropped = prewarm(to_turn_request(chat, parts.deployment), tenant, parts)
+    request_ahead = to_turn_request(chat, parts.deployment)
+    await check_reach(request_ahead, tenant, parts)
+    dropped = prewarm(request_ahead, tenant, parts)
     told = {"object": "chat.prewarm", "status": "dropped" if dropped else "started"}
     if dropped:
         told["reason"] = dropped

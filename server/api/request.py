@@ -8,6 +8,10 @@ from typing import Any
 
 import msgspec
 
+from retrieval.catalog import normal, scope_name
+from retrieval.errors import InvalidFilter
+from retrieval.filters import parse_filter
+from retrieval.types import DEFAULT_STORE, Scope
 from server.api.schema import (
     INERT,
     INERT_IN_MESSAGE,
@@ -22,14 +26,13 @@ from server.api.schema import (
 from server.context.template import Message, ToolCall
 from server.engine.protocol import Grammar, Sampling
 from server.engine.reply import ToolUse
-from server.errors import InvalidBody, InvalidParameter, NotFound, UnknownParameter
+from server.errors import InvalidBody, InvalidParameter, UnknownParameter
 from server.guard.admission import Tier
 from server.parts import Deployment
 from server.settings import LimitSettings, Settings
 from server.strict_json import json_depth, json_type, parse_json
 from server.turn_request import TurnRequest
 
-DEFAULT_STORE = "default"
 _CHAT_FIELDS = frozenset(ChatRequest.__struct_fields__)
 _MESSAGE_FIELDS = frozenset(WireMessage.__struct_fields__)
 _LONGEST_NAME_SHOWN = 64
@@ -56,27 +59,33 @@ def parse_chat_request(body: bytes) -> ChatRequest:
 
 
 def to_turn_request(request: ChatRequest, deployment: Deployment) -> TurnRequest:
-    """Check the deployment's bounds and fill in its defaults. Raises `InvalidParameter` or `NotFound`."""
+    """Check the deployment's bounds and fill in its defaults. Raises `InvalidParameter`."""
     settings = deployment.settings
     _bound("messages", len(request.messages), settings.limits.max_messages)
     options = request.retrieval or RetrievalOptions()
-    for store in options.vector_store_ids or ():
-        if store != DEFAULT_STORE:
-            raise NotFound(
-                f"there is no vector store {store[:_LONGEST_NAME_SHOWN]!r}; this server has {DEFAULT_STORE!r}",
-                param="retrieval.vector_store_ids",
-            )
     retrieve = options.enabled and options.vector_store_ids != []
+    where = _scope(options)
     return TurnRequest(
         messages=[_message(message) for message in request.messages],
         sampling=_sampling(request, deployment),
         retrieve=retrieve,
         top_k=_first(options.top_k, settings.retrieval.top_k),
         stream=bool(request.stream),
-        scope=DEFAULT_STORE if retrieve else "",
+        scope=scope_name(where) if retrieve else "",
+        where=where,
         tier=_tier(request),
         tool_use=_tool_use(request, deployment),
     )
+
+
+def _scope(options: RetrievalOptions) -> Scope:
+    """Whether its stores are there and the tenant's is looked up later (`server/api/reach.py`)."""
+    try:
+        chosen = None if options.filters is None else parse_filter(options.filters, "retrieval.filters")
+    except InvalidFilter as error:
+        raise InvalidParameter(str(error), param=error.param) from error
+    ids = options.vector_store_ids
+    return normal(Scope((DEFAULT_STORE,) if ids is None else tuple(ids), chosen))
 
 
 def _sampling(request: ChatRequest, deployment: Deployment) -> Sampling:

@@ -82,6 +82,8 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RetrievalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vector_store_ids: Annotated[list[str], Meta(max_length=16)] | None = None
     top_k: Annotated[int, Meta(ge=1, le=64)] | None = None
+    filters: dict[str, Any] | None = None
+    """OpenAI's comparison and compound filters, over the attributes of documents."""
     enabled: bool = True
 
 

@@ -283,6 +283,9 @@ HEADERS: dict[str, dict[str, Any]] = {
     "retry-after": {"schema": {"type": "integer", "minimum": 1}, "description": "In seconds."},
     "retry-after-ms": {"schema": {"type": "integer", "minimum": 0}},
     "www-authenticate": {"schema": {"type": "string"}},
+    "content-disposition": {"schema": {"type": "string", "pattern": "^attachment; "}},
+    "x-content-type-options": {"schema": {"const": "nosniff"}},
+    "content-security-policy": {"schema": {"type": "string"}},
 }
 """As OpenAPI describes them."""
 

@@ -7,11 +7,9 @@ cheap (`compact.py`); passages that were deleted or changed leave it at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from server.context.compact import shed_passages
 from server.context.draft import Draft, Drafter
-from server.context.entry import Entry, Injected, n_tokens
+from server.context.entry import Entry, by_key, n_tokens
 from server.context.foreign import Foreign
 from server.context.growth import ExpectedPrefill, Growth, Means
 from server.context.joints import Joints
@@ -51,7 +49,12 @@ class Assembler:
             raise too_long(f"at least {at_least}", wanted.max_model_len, budget)
         prompt = self._grow(recalled, wanted, budget, expected_prefill) if self.grows else None
         return prompt or self._rebuild.assemble(
-            conversation, wanted.passages, wanted.max_tokens, wanted.max_model_len, wanted.tools
+            conversation,
+            wanted.passages,
+            wanted.max_tokens,
+            wanted.max_model_len,
+            wanted.tools,
+            self._means.prompt.nothing_found if wanted.nothing_found else "",
         )
 
     def history(self, recalled: Recalled, wanted: Wanted) -> list[int]:
@@ -89,7 +92,7 @@ class Assembler:
         draft, question = grown.draft, grown.question
         return Prompt(
             token_ids=draft.token_ids,
-            citations=question.citations if question else cite(wanted.passages, _present(draft.entries), ()),
+            citations=question.citations if question else cite(wanted.passages, by_key(draft.entries), ()),
             max_tokens=min(wanted.max_tokens, wanted.max_model_len - len(draft.token_ids)),
             usual=self._usual(recalled, draft),
             entries=draft.entries,
@@ -125,7 +128,3 @@ class Assembler:
             asked_tokens=len(draft.token_ids) - draft.passages_end,
             block_size=self._block_size,
         )
-
-
-def _present(entries: Sequence[Entry]) -> dict[int, Injected]:
-    return {passage.key: passage for entry in entries for passage in entry.passages}

@@ -23,6 +23,12 @@ class Injected(msgspec.Struct, frozen=True, array_like=True):
     chunk_id: str
     tokens: bytes
     """Its line; see `pack`."""
+    also: tuple[int, ...] = ()
+    """Keys of neighbouring chunks whose text is in it, too."""
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        return (self.key, *self.also)
 
 
 class Retrieved(msgspec.Struct, frozen=True, array_like=True):
@@ -30,6 +36,11 @@ class Retrieved(msgspec.Struct, frozen=True, array_like=True):
 
     chunk_id: str
     n_tokens: int
+
+
+def by_key(entries: Iterable[Entry]) -> dict[int, Injected]:
+    """The passages in the prompt, by the key of each chunk that is in them."""
+    return {key: passage for entry in entries for passage in entry.passages for key in passage.keys}
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):

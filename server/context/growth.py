@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -87,6 +87,7 @@ class Growth:
                 self._prefilled(known),
                 TYPING_IN_VAIN_COST if self._wanted.typing else IN_VAIN_COST,
                 self._wanted.arranged or self._wanted.passages,
+                self._means.prompt.nothing_found if self._wanted.nothing_found else "",
             )
             entry = question.entry
             if known is not None and not history:
@@ -121,7 +122,7 @@ class Growth:
         if self._wanted.guess is not None and self._wanted.guess.passages:
             ready: list[tuple[Injected, Passage | None]] = []
             for there, passage in self._wanted.guess.passages:
-                if there.key in self._wanted.gone:
+                if not self._wanted.gone.isdisjoint(there.keys):
                     break
                 ready.append((there, passage))
             return ready
@@ -179,7 +180,7 @@ class Growth:
         return ("cold" if cold else "typing" if self._wanted.typing else "worth"), shorter
 
 
-def without(entries: Sequence[Entry], gone: Collection[int], last_number: int = 0) -> list[Entry]:
+def without(entries: Sequence[Entry], gone: Set[int], last_number: int = 0) -> list[Entry]:
     """The entries without the passages that are gone, or whose number an earlier one has by now.
 
     For a question that was asked again, and found other passages, stands in the place of what it was before.
@@ -187,7 +188,9 @@ def without(entries: Sequence[Entry], gone: Collection[int], last_number: int = 
     left = []
     for entry in entries:
         kept = tuple(
-            passage for passage in entry.passages if passage.key not in gone and passage.number > last_number
+            passage
+            for passage in entry.passages
+            if gone.isdisjoint(passage.keys) and passage.number > last_number
         )
         last_number = max(last_number, entry.numbered_to)
         left.append(msgspec.structs.replace(entry, passages=kept))

@@ -8,7 +8,11 @@ from typing import Literal
 
 from retrieval.types import Passage
 from server.context.entry import Entry, Injected
+from server.context.fence import fence_of
 from server.errors import ContextTooLong
+from server.settings import PromptSettings
+
+DEFAULT_LAYOUT = PromptSettings()
 
 Compaction = Literal["full", "cold", "typing", "worth"]
 """Why older parts left the prompt: it was full; its beginning was not in the cache anyway; the user was still typing;
@@ -69,10 +73,12 @@ def too_long(tokens: str, max_model_len: int, budget: int) -> ContextTooLong:
     )
 
 
-def passage_line(number: int, passage: Passage) -> str:
-    path = " > ".join(passage.heading_path)
-    text = f"{path}: {passage.text}" if path else passage.text
-    return f"[{number}] {text}"
+def passage_line(number: int, passage: Passage, layout: PromptSettings = DEFAULT_LAYOUT) -> str:
+    """A passage's lines, fenced against the headers of this layout."""
+    fence = fence_of(layout)
+    path = " > ".join(filter(None, map(fence.heading, passage.heading_path)))
+    text = fence.text(passage.text)
+    return f"[{number}] {path}: {text}" if path else f"[{number}] {text}"
 
 
 def numbered(passages: Sequence[Passage]) -> tuple[Citation, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrieval.types import Passage
-from server.context.entry import Entry, Injected, Retrieved, n_tokens, pack, unpack
+from server.context.entry import Entry, Injected, Retrieved, by_key, n_tokens, pack, unpack
 from server.context.prompt import Citation, passage_line
 from server.context.template import ChatTemplate
 from server.settings import PromptSettings
@@ -41,9 +41,13 @@ class Questions:
         prefilled: Prefilled,
         in_vain_cost: float,
         arranged: Sequence[Passage],
+        note: str = "",
     ) -> Question:
-        """`wanted` is best first; `arranged` holds the same in the order in which they are to stand."""
-        present = {passage.key: passage for entry in history for passage in entry.passages}
+        """`wanted` is best first; `arranged` holds the same in the order in which they are to stand.
+
+        A `note` follows the question, so that what was prefilled of it while it was typed stays.
+        """
+        present = by_key(history)
         new = [passage for passage in wanted if passage.key not in present]
         last = max((entry.numbered_to for entry in history), default=0)
         injected = keep_prefilled(prefilled, new, last, in_vain_cost)
@@ -54,11 +58,19 @@ class Questions:
                 continue
             number = last + len(injected) + 1
             line = self._template.encode(passage_line(number, passage) + "\n")
-            injected.append((Injected(number, passage.key, passage.chunk_id, pack(line)), passage))
+            injected.append(
+                (Injected(number, passage.key, passage.chunk_id, pack(line), passage.also), passage)
+            )
         here = {there.key: there for there, _ in injected}
-        pointed = tuple(present[passage.key].number for passage in wanted if passage.key in present)
+        pointed = tuple(
+            dict.fromkeys(present[passage.key].number for passage in wanted if passage.key in present)
+        )
         entry = Entry(
-            content=pack(self._template.encode(self._worded(text, grounded=bool(injected or pointed)))),
+            content=pack(
+                self._template.encode(
+                    self._worded(text + (f"\n{note}" if note else ""), grounded=bool(injected or pointed))
+                )
+            ),
             passages=tuple(there for there, _ in injected),
             pointed=pointed,
             numbered_to=last + len(injected),
@@ -111,5 +123,6 @@ def cite(
 ) -> tuple[Citation, ...]:
     asked = {passage.key for passage in wanted}
     found = [Citation(there[passage.key].number, passage) for passage in wanted if passage.key in there]
+    found = list({citation.number: citation for citation in reversed(found)}.values())[::-1]
     left = [Citation(place.number, passage) for place, passage in injected if place.key not in asked]
     return (*found, *left)

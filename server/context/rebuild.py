@@ -30,6 +30,7 @@ class Rebuild:
         max_tokens: int,
         max_model_len: int,
         tools: Sequence[dict[str, Any]] = (),
+        note: str = "",
     ) -> Prompt:
         """Fit the prompt into the context: the oldest turns go first, then the last passages.
 
@@ -42,7 +43,7 @@ class Rebuild:
         history = self._recent(conversation.history)
         kept = list(passages)
         while True:
-            token_ids = self._render(conversation, history, kept, tools)
+            token_ids = self._render(conversation, history, kept, tools, note)
             if len(token_ids) <= budget:
                 room = max_model_len - len(token_ids)
                 return Prompt(token_ids, numbered(kept), min(max_tokens, room))
@@ -72,6 +73,7 @@ class Rebuild:
         history: Sequence[Message],
         passages: Sequence[Passage],
         tools: Sequence[dict[str, Any]],
+        note: str,
     ) -> list[int]:
         layout = self._settings
         system, question = conversation.system or layout.system, conversation.question
@@ -83,6 +85,8 @@ class Rebuild:
                 system = f"{system}\n\n{shown}"
             else:
                 question = f"{shown}\n\n{layout.question_header}{question}{layout.question_footer}"
+        if note:
+            question = f"{question}\n{note}"
         return self._template.render(
             [Message("system", system), *history, Message("user", question), *conversation.tail], tools
         )

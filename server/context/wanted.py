@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,10 @@ class Wanted:
     arranged: Sequence[Passage] = ()
     """The same in the order in which they are to stand; empty: best first."""
     tools: Sequence[dict[str, Any]] = ()
-    gone: Collection[int] = frozenset()
+    gone: Set[int] = frozenset()
     """Keys of earlier turns' passages that were deleted or changed since."""
     guess: Guess | None = None
+    nothing_found: bool = False
+    """The documents were searched and hold nothing, and no earlier passage stands in the prompt: the model is told so."""
     typing: bool = False
     """The question is not whole yet: the prompt will be prefilled as far as its passages."""

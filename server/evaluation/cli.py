@@ -11,15 +11,11 @@ if TYPE_CHECKING:
     from server.evaluation.figures import Mode
 
 app = typer.Typer(
-    help="Measure what prompts cost and what answers are worth, on real conversations.", no_args_is_help=True
+    help="Measure what prompts cost, what is found and what answers are worth, on real conversations.",
+    no_args_is_help=True,
 )
 
 _MODES = "system,user,append,append+order,type-ahead"
-
-
-@app.callback()
-def _keep_the_command_named() -> None:
-    """Measure what prompts cost and what answers are worth, on real conversations."""
 
 
 @app.command()
@@ -78,6 +74,38 @@ def cache(
     )
     console = Console(stderr=True)
     raise typer.Exit(evaluate_cache(settings, data, order, output, page=page, console=console))
+
+
+@app.command()
+def retrieval(
+    data: Annotated[Path, typer.Argument(help="Folder with passages.jsonl and conversations.jsonl.")],
+    modes: Annotated[str, typer.Option(help="dense, lexical, hybrid, by comma.")] = "dense,lexical,hybrid",
+    query_forms: Annotated[
+        str, typer.Option(help="What of the conversation is searched for, by comma.")
+    ] = "last,last_two,weighted",
+    whole: Annotated[
+        bool, typer.Option(help="Each passage of the data is one chunk; else it is cut as a document is.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="The JSON document.")] = Path("eval-retrieval.json"),
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", envvar="CONFIG", help="TOML file; default: configs/default.toml"),
+    ] = None,
+) -> None:
+    """Search for the last turn of real conversations: recall@k, nDCG@k, MRR and latency, as configured and in variants."""
+    from server.settings import load_settings
+
+    settings = load_settings(config)
+    from rich.console import Console
+
+    from server.evaluation.search import RetrievalOrder, evaluate_retrieval
+
+    order = RetrievalOrder(_names(modes), _names(query_forms), whole)
+    raise typer.Exit(evaluate_retrieval(settings, data, order, output, Console(stderr=True)))
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _modes(names: str) -> tuple[Mode, ...]:

@@ -38,7 +38,7 @@ def conditions_of(parts: Parts, embedder: Embedder, data: Data) -> Conditions:
     return Conditions(
         tool=f"firstword {version('firstword')}",
         python=platform.python_version(),
-        machine=_machine(),
+        machine=machine(),
         device=_device(),
         model=parts.model_name,
         engine=settings.engine.kind,
@@ -52,7 +52,7 @@ def conditions_of(parts: Parts, embedder: Embedder, data: Data) -> Conditions:
     )
 
 
-def _machine() -> str:
+def machine() -> str:
     """Kind of CPU and number of cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -14,16 +14,18 @@ import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from loadtest.report.partial_file import replacing
-from retrieval.index import FaissIndex
 from retrieval.search import Retriever
 from retrieval.store import SqliteStore
-from retrieval.types import Chunk, Document, Embedder, TokenCounter, Vectors
+from retrieval.types import Chunk, Document, Embedder, Query, Scope, TokenCounter, Vectors
 from server.evaluation.data import SourcePassage
+from server.knowledge import make_reranker, make_serving, search_options
+from server.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ class Collection:
 
 
 @asynccontextmanager
-async def open_knowledge(
+async def open_collections(
+    settings: Settings,
     passages: Mapping[str, Sequence[SourcePassage]],
     embedder: Embedder,
     counter: TokenCounter,
@@ -56,12 +59,15 @@ async def open_knowledge(
             store = SqliteStore(folder / f"{number}.sqlite")
             stack.callback(store.close)
             await asyncio.to_thread(_fill, store, held, vectors[name], embedder, counter)
-            index = FaissIndex(embedder.dim)
-            stack.callback(index.close)
-            retriever = Retriever(store, index, embedder)
-            stack.callback(retriever.close)
+            retriever = Retriever(
+                store,
+                partial(make_serving, settings, store, embedder),
+                search_options(settings),
+                make_reranker(settings),
+            )
+            stack.push_async_callback(retriever.close)
             await retriever.load()
-            await retriever.retrieve("warm-up", top_k=1)
+            await retriever.search(Query("warm-up"), Scope(), top_k=1)
             opened[name] = Collection(store, retriever)
         yield opened
 

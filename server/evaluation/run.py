@@ -19,16 +19,16 @@ from server.errors import ConfigError, ModelMissing
 from server.evaluation.conditions import conditions_of
 from server.evaluation.data import Conversation, Data, choose, read_data
 from server.evaluation.figures import Mode, Observation
-from server.evaluation.knowledge import Collection, open_knowledge
+from server.evaluation.knowledge import Collection, open_collections
 from server.evaluation.page import write_page
 from server.evaluation.progress import Progress
 from server.evaluation.replay import Manner, hold, prewarms_of, sampling_of, settings_of
 from server.evaluation.report import Failure, Order, Report, make_report, write_json
 from server.evaluation.tables import print_report
+from server.knowledge import make_embedder
 from server.parts import (
     Parts,
     chat_model,
-    make_embedder,
     model_name,
     open_parts,
     parts_with,
@@ -92,8 +92,8 @@ async def _evaluate(
                 passages = {name: held for name, held in data.passages.items() if name in wanted}
                 embedder = await asyncio.to_thread(make_embedder, own)
                 vectors_dir = settings.data_path / "evaluation"
-                async with open_knowledge(
-                    passages, embedder, parts.template, vectors_dir, progress.embedded
+                async with open_collections(
+                    own, passages, embedder, parts.template, vectors_dir, progress.embedded
                 ) as knowledge:
                     await _engine_ready(parts, progress)
                     conditions = conditions_of(parts, embedder, data)
@@ -190,6 +190,7 @@ def _own_settings(settings: Settings, data_dir: Path) -> Settings:
     retrieval = settings.retrieval.model_copy(
         update={
             "sample_knowledge": "",
+            "index_snapshot": False,
             "embedder": str(starter_embedder(settings.models_path)) if embedder == STARTER else embedder,
         }
     )

@@ -47,22 +47,33 @@ export class Api {
    * Resolves to the response and when it was asked for (performance.now()); throws ApiError, or AbortError when aborted.
    * `quiet`: a refused key is an error like any other, and the user is not asked for one.
    */
-  async send(path, { quiet = false, ...init } = {}) {
-    for (;;) {
-      const key = this.#key;
-      const headers = { ...init.headers, ...(key && { authorization: `Bearer ${key}` }) };
-      const sentAt = performance.now();
-      let response;
+  send(path, { quiet = false, ...init } = {}) {
+    const ask = async (authorization) => {
       try {
-        response = await fetch(path, { ...init, headers, credentials: "same-origin", cache: "no-store" });
+        return await fetch(path, { ...init, headers: { ...init.headers, ...authorization }, credentials: "same-origin", cache: "no-store" });
       } catch (error) {
         if (error.name === "AbortError" || error.name === "TimeoutError") throw error;
         throw new ApiError("The server cannot be reached.");
       }
+    };
+    return this.#withKey(ask, { quiet, signal: init.signal });
+  }
+
+  /** Posts a form and resolves to the JSON that comes back; `onProgress(bytesSent, bytesInAll)`. Throws as `send` does. */
+  async postForm(path, form, { onProgress, signal }) {
+    const { response } = await this.#withKey((authorization) => sendForm(path, form, { authorization, onProgress, signal }), { quiet: false, signal });
+    return response.json();
+  }
+
+  async #withKey(ask, { quiet, signal }) {
+    for (;;) {
+      const key = this.#key;
+      const sentAt = performance.now();
+      const response = await ask(key ? { authorization: `Bearer ${key}` } : {});
       if (response.ok) return { response, sentAt };
       const error = await ApiError.of(response);
       if (response.status !== 401 || quiet || !(await this.#renewKey(key, error))) throw error;
-      init.signal?.throwIfAborted();
+      signal?.throwIfAborted();
     }
   }
 
@@ -90,4 +101,23 @@ export class Api {
     }
     return true;
   }
+}
+
+/** By XMLHttpRequest: fetch does not tell how much of a body is sent. */
+function sendForm(path, form, { authorization, onProgress, signal }) {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
+    const request = new XMLHttpRequest();
+    request.open("POST", path);
+    for (const [name, value] of Object.entries(authorization)) request.setRequestHeader(name, value);
+    request.upload.onprogress = ({ loaded, total }) => onProgress(loaded, total);
+    request.onload = () => {
+      const headers = { "retry-after": request.getResponseHeader("retry-after") ?? "" };
+      resolve(new Response(request.responseText, { status: request.status, statusText: request.statusText, headers }));
+    };
+    request.onerror = () => reject(new ApiError("The connection broke before the server answered."));
+    request.onabort = () => reject(signal.reason);
+    signal.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(form);
+  });
 }

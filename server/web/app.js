@@ -6,6 +6,7 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { KeyDialog } from "./key.js";
 import { Readiness } from "./readiness.js";
+import { Scope } from "./scope.js";
 import { PassageDialog } from "./sources.js";
 import { bindToggle } from "./theme.js";
 import { TurnView } from "./turn.js";
@@ -25,6 +26,7 @@ const passages = new PassageDialog(api);
 const conversation = new Conversation();
 const composer = new Composer({ onSend: ask, onStop: stop, onType: (draft) => typeAhead.typed(draft) });
 const readiness = new Readiness(showReadiness);
+const scope = new Scope({ api, onChange: () => running || typeAhead.resume(composer.draft) });
 const typeAhead = new TypeAhead({ send: sendAhead, mayGo: () => composer.canSend, onAhead: (ahead) => composer.ahead(ahead) });
 
 let model = null;
@@ -65,16 +67,20 @@ async function answer(turn, view) {
   follow();
   say("Answering…");
   try {
-    const request = { model: await modelName({ signal: controller.signal }), messages: conversation.messagesFor(turn.question) };
+    const request = await requestFor(turn.question, { signal: controller.signal });
     for await (const event of streamChat(api, request, controller.signal)) take(event, turn, view);
     turn.state = "complete";
+    if (!scope.known) scope.load(); // there is a key by now
   } catch (error) {
     turn.error = error;
     turn.state = controller.signal.aborted ? "stopped" : error instanceof CutShort ? "cut" : "failed";
     if (turn.state === "failed" && !(error instanceof ApiError)) console.error(error);
     // The engine may be gone, or another one: ask before the next question does.
     if (turn.state === "cut" || error.status === 0 || error.status === 503) readiness.check();
-    if (error.status === 404) model = null;
+    if (error.status === 404) {
+      model = null;
+      scope.load(); // or a store is gone
+    }
   }
   if (running === controller) {
     running = null;
@@ -85,6 +91,10 @@ async function answer(turn, view) {
   if (view === latestView) say(spokenEnd(turn, view)); // else a new chat has begun
 }
 
+async function requestFor(question, init) {
+  return { model: await modelName(init), messages: conversation.messagesFor(question), storeIds: scope.storeIds };
+}
+
 async function modelName(init) {
   model ??= (await api.json("/v1/models", init)).data[0].id;
   return model;
@@ -93,7 +103,7 @@ async function modelName(init) {
 /** The request that pressing Enter would send now, to be prefilled. */
 async function sendAhead(text, signal) {
   try {
-    return await prewarm(api, { model: await modelName({ signal, quiet: true }), messages: conversation.messagesFor(text) }, signal);
+    return await prewarm(api, await requestFor(text, { signal, quiet: true }), signal);
   } catch (error) {
     if (error.param === "model") model = null; // another one is served by now
     throw error;
@@ -163,6 +173,7 @@ function showReadiness({ ready, phase, model: loaded }) {
   composer.ready({ ready, note: `Starting: ${phase}. You can write already; sending opens when the engine is ready.` });
   for (const button of byId("examples").querySelectorAll("button")) button.disabled = !ready;
   typeAhead.resume(composer.draft);
+  if (ready) scope.load();
 }
 
 function follow() {
@@ -190,6 +201,9 @@ byId("examples").addEventListener("click", (event) => {
   composer.focus();
 });
 byId("new-chat").addEventListener("click", newChat);
+byId("documents").addEventListener("click", ({ currentTarget: link }) => {
+  link.target = conversation.latest ? "firstword-documents" : ""; // leaving the page would end the conversation
+});
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !document.querySelector("dialog[open]")) stop();
 });

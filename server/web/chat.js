@@ -51,8 +51,10 @@ export async function prewarm(api, request, signal) {
   return response.json();
 }
 
-function bodyOf({ model, messages }) {
-  return { model, messages, stream: true, stream_options: { include_usage: true } };
+/** `storeIds`: the vector stores to answer from; null: the server's own choice. */
+function bodyOf({ model, messages, storeIds }) {
+  const retrieval = storeIds && { retrieval: { vector_store_ids: storeIds } };
+  return { model, messages, stream: true, stream_options: { include_usage: true }, ...retrieval };
 }
 
 function parse(payload) {

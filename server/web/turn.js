@@ -1,13 +1,13 @@
 // One turn on the page: the question, its sources, the answer as it grows, how it ended, and how long the first word took.
 
 import { cacheLine } from "./cache.js";
+import { copyButton } from "./clipboard.js";
 import { element } from "./element.js";
 import { GrowingMarkdown } from "./markdown.js";
 import { linkMarkers, sourceChips } from "./sources.js";
 import { browserLines, ttftFigure, waterfall } from "./waterfall.js";
 
 const CLOCK_MS = 100; // how often the waiting figure is renewed
-const COPIED_MS = 1600;
 
 export class TurnView {
   #turn;
@@ -130,32 +130,7 @@ export class TurnView {
   #actions(retryable) {
     const row = element("div", { className: "actions" });
     if (retryable) row.append(element("button", { type: "button", className: "quiet retry", onclick: this.#onRetry }, "Retry"));
-    if (this.#turn.answer !== "") {
-      const copy = element("button", { type: "button", className: "quiet copy" }, "Copy answer");
-      copy.onclick = async () => {
-        copy.textContent = (await copyText(this.#turn.answer)) ? "Copied" : "Copying failed";
-        this.#say(copy.textContent);
-        setTimeout(() => (copy.textContent = "Copy answer"), COPIED_MS);
-      };
-      row.append(copy);
-    }
+    if (this.#turn.answer !== "") row.append(copyButton("Copy answer", () => this.#turn.answer, this.#say));
     return row;
   }
-}
-
-async function copyText(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    // No clipboard over plain HTTP from another machine, nor without permission: the old way, from a field of its own.
-  }
-  const before = document.activeElement;
-  const field = element("textarea", { value: text, className: "hidden", attributes: { "aria-hidden": "true" } });
-  document.body.append(field);
-  field.select();
-  const copied = document.execCommand("copy");
-  field.remove();
-  before?.focus();
-  return copied;
 }

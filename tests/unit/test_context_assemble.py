@@ -221,7 +221,7 @@ def test_an_earlier_question_asked_again_does_not_give_two_passages_one_number()
     """Where its new entry holds more passages than it did when what follows was asked."""
     again = Entry(b"", (injected(1, 11), injected(2, 12), injected(3, 13)), (), 3)
     followed = Entry(b"", (injected(2, 21), injected(3, 22), injected(4, 23)), (), 4)
-    left = without([again, Entry(b""), followed], ())
+    left = without([again, Entry(b""), followed], frozenset())
     assert [there.key for entry in left for there in entry.passages] == [11, 12, 13, 23]
     assert [there.key for there in without([followed], {22}, 2)[0].passages] == [23]
 

@@ -23,7 +23,7 @@ from server.api.request import parse_chat_request, to_turn_request
 from server.api.shapes import error_kinds
 from server.app import build_app
 from server.engine.protocol import Delta, ToolCallPiece
-from server.errors import FirstwordError, InvalidParameter, MethodNotAllowed, Unavailable
+from server.errors import FirstwordError, InvalidParameter, MethodNotAllowed
 from server.parts import Deployment
 from server.settings import load_settings
 from wire import CHAT, ask, question
@@ -85,11 +85,11 @@ def test_every_route_is_published_and_nothing_else(make_settings: MakeSettings) 
 
 
 def test_every_error_a_client_can_meet_stands_at_some_endpoint() -> None:
-    """Without the request's method there is no operation to publish its refusal at; `Unavailable` is a family."""
+    """Without the request's method there is no operation to publish its refusal at."""
     keyed = SETTINGS.model_copy(update={"auth": SETTINGS.auth.model_copy(update={"api_keys": {"a": "b"}})})
     said = json.dumps(document(keyed, "m")["paths"])
     unsaid = {kind for kind in error_kinds() if kind.code is not None and f"`{kind.code}`" not in said}
-    assert unsaid == {MethodNotAllowed, Unavailable}
+    assert unsaid == {MethodNotAllowed}
 
 
 def test_the_key_is_asked_for_only_where_there_are_keys(make_settings: MakeSettings) -> None:

@@ -70,6 +70,7 @@ def _node(program: str, *arguments: str) -> tuple[str, ...]:
 _NO_CHOICES = {"choices": "it asks for one choice"}
 _NO_LOGPROBS = {"logprobs": "it does not show them"}
 _NO_REASONING = {"reasoning": "it drops reasoning_content"}
+_NO_DOCUMENTS = {"documents": "it has no files and vector stores"}
 _NO_RETRIES = {"retried": "a page decides for itself"}
 
 CLIENTS = (
@@ -81,26 +82,26 @@ CLIENTS = (
         "ai-sdk-openai",
         _node("ai-sdk.mjs", "openai"),
         AI_SDK,
-        _NO_CHOICES | _NO_REASONING,
+        _NO_CHOICES | _NO_REASONING | _NO_DOCUMENTS,
         (NODE, NODE_MODULES / "@ai-sdk" / "openai"),
     ),
     Client(
         "ai-sdk-openai-compatible",
         _node("ai-sdk.mjs", "openai-compatible"),
         AI_SDK,
-        _NO_CHOICES | _NO_LOGPROBS,
+        _NO_CHOICES | _NO_LOGPROBS | _NO_DOCUMENTS,
         (NODE, NODE_MODULES / "@ai-sdk" / "openai-compatible"),
     ),
     Client(
         "langchain",
         _theirs("langchain_client.py"),
         LANGCHAIN,
-        _NO_REASONING | {"firstword": "it drops keys that OpenAI has not"},
+        _NO_REASONING | _NO_DOCUMENTS | {"firstword": "it drops keys that OpenAI has not"},
         (PYTHON,),
     ),
-    Client("llamaindex", _theirs("llamaindex_client.py"), lacks=_NO_CHOICES, needs=(PYTHON,)),
-    Client("curl", _ours("curl_client.py"), BARE),
-    Client("browser", _ours("browser_client.py"), BARE, _NO_RETRIES),
+    Client("llamaindex", _theirs("llamaindex_client.py"), lacks=_NO_CHOICES | _NO_DOCUMENTS, needs=(PYTHON,)),
+    Client("curl", _ours("curl_client.py"), BARE, _NO_DOCUMENTS),
+    Client("browser", _ours("browser_client.py"), BARE, _NO_RETRIES | _NO_DOCUMENTS),
 )
 
 BY_NAME = {client.name: client for client in CLIENTS}

@@ -20,6 +20,7 @@ from simulated_servers import RETRY_AFTER_S, Server, job
 from truth import (
     API_KEY,
     ARGUMENTS,
+    DOCUMENTS,
     LONG_REPLY,
     PARSED,
     QUESTIONS,
@@ -186,6 +187,23 @@ def test_each_token_has_its_logprobs(client: str, program: Program, answers: Ser
 def test_a_schema_is_accepted_and_the_answer_parsed(client: str, program: Program, answers: Server) -> None:
     seen = faultless(program(client).ask("structured", **job(answers)))
     assert seen["parsed"] == PARSED
+
+
+# Documents
+
+
+@clients("documents")
+def test_documents_go_in_are_found_and_leave_nothing(client: str, program: Program, answers: Server) -> None:
+    first, *others = DOCUMENTS
+    asking = job(answers, questions=["An item can be returned within 45 days"], documents=DOCUMENTS)
+    seen = faultless(program(client).ask("documents", **asking))
+    assert {result["filename"] for result in seen["found"]} == {first, *others}
+    best = seen["found"][0]
+    assert (best["filename"], best["attributes"]) == (first, {"kind": "first", "year": 2024, "public": True})
+    assert "within 45 days" in best["text"]
+    assert set(seen["choices"]) == {first}, "the filter was not kept to"
+    assert answers.get("/v1/files").json()["data"] == []
+    assert [store["id"] for store in answers.get("/v1/vector_stores").json()["data"]] == ["default"]
 
 
 # Tools and reasoning

@@ -53,3 +53,10 @@ LONG_REPLY = " ".join(f"{number} bottles of beer on the wall." for number in ran
 """Some 4,000 tokens: at 20 ms each it runs for over a minute."""
 
 QUESTIONS = ["How long can I return an item?", "And when is the shop closed?", "Thanks! 👋 Is that \\all\\?"]
+
+DOCUMENTS = {
+    "returns.md": "# Returns\n\nAn item can be returned within 45 days.\n",
+    "Zürich ☀️.md": "# Wetter\n\nIn Zürich scheint die Sonne an 21 Tagen.\n",
+    "shipping.md": "# Shipping\n\nA parcel to Norway takes six days.\n",
+}
+"""What a client uploads, by the name of the file; the first gets attributes."""

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.chunk import MIN_CHUNK_TOKENS, chunk, chunk_text_for_embedding
+from retrieval.errors import DocumentTooLarge
 from retrieval.types import Chunk, ParsedDocument, Section, TokenCounter
 
 
@@ -113,6 +115,101 @@ def test_overlap_repeats_the_last_sentence():
     assert found[0].endswith("Number 3 is here.")
     assert found[1].startswith("Number 3 is here.")
     assert found[-1].endswith("Number 9 is here.")
+
+
+ROWS = [f"lamp {n} | {n} euros" for n in range(20)]  # 5 tokens
+TABLE = "\n".join(["item | price", *ROWS])
+
+
+def test_a_table_is_cut_between_rows_and_each_piece_repeats_its_first_line():
+    found = pieces(f"Our prices.\n\n{TABLE}\n\nAsk us.", 24, 8)
+    rows = [line for piece in found for line in piece.split("\n") if line in ROWS]
+    # Names are repeated instead of rows, but for the last one, which the text below it may refer to.
+    assert rows in (ROWS, [*ROWS, ROWS[-1]])
+    assert found[0].startswith("Our prices.\n\nitem | price\nlamp 0")
+    assert all(piece.startswith("item | price\nlamp") for piece in found[1:-1])
+    assert found[-1].endswith("Ask us.")
+
+
+def test_a_table_is_never_cut_below_its_names():
+    for before in range(12):
+        found = pieces("word " * before + f"\n\n{TABLE}", 16)
+        assert not any(piece.endswith("item | price") for piece in found)
+        assert [line for piece in found for line in piece.split("\n") if line in ROWS] == ROWS
+
+
+def test_rows_that_name_their_values_need_no_names_above():
+    rows = [f"item: lamp | price: {n}" for n in range(9)]  # 6 tokens or so
+    found = pieces("\n".join(rows), 24)
+    assert [line for piece in found for line in piece.split("\n")] == rows
+
+
+def test_a_row_above_the_size_is_split_and_still_named():
+    found = pieces("k | v\na | " + "word " * 30 + "\nb | c", 16)
+    assert all(Words().count_tokens(piece) <= 16 for piece in found)
+    assert all(piece.startswith("k | v\n") for piece in found)
+    assert sum(piece.count("word") for piece in found) == 30
+
+
+def test_names_too_long_are_not_repeated():
+    names = " | ".join(f"name{n}" for n in range(7))  # 20 tokens
+    found = pieces(f"{names}\n" + "\n".join(ROWS), 30)
+    assert sum(piece.count("name0") for piece in found) == 1
+
+
+tables = st.lists(
+    st.lists(
+        st.sampled_from(["a", "bb c", "", "long word. And", "x: y", "verylongwordindeed"]),
+        min_size=2,
+        max_size=4,
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(rows=tables, before=st.sampled_from(["", "Title\n", "Some text here.\n\n"]), size=sizes)
+@settings(deadline=None, max_examples=150)
+def test_tables_of_any_form_fit_and_lose_nothing(rows: list[list[str]], before: str, size: tuple[int, int]):
+    lines = [" | ".join(cells) for cells in rows]
+    text = (before + "\n".join(lines)).strip()
+    found = chunk(ParsedDocument("t", (Section((), text, 3),)), Words(), *size)
+    assert all(0 < piece.n_tokens == Words().count_tokens(piece.text) <= size[0] for piece in found)
+    assert {piece.page for piece in found} <= {3}
+    kept = Counter(word for piece in found for word in piece.text.split())
+    assert not Counter(text.split()) - kept or size[0] < 24  # words themselves may be cut in two
+
+
+def test_pages_are_carried_over():
+    document = ParsedDocument("t", (Section((), "one", 1), Section((), "word " * 20, 2)))
+    assert [piece.page for piece in chunk(document, Words(), 16, 0)] == [1, 2, 2]
+
+
+def test_code_is_cut_at_blank_lines():
+    body = "def f():\n    return one + two"
+    assert pieces(f"{body}\n\n{body}\n\n{body}", 16) == [body, body, body]
+
+
+def test_a_long_text_is_tokenised_about_three_times_at_most():
+    class Counted(Words):
+        n_characters = 0
+
+        def token_offsets(self, text: str) -> list[tuple[int, int]]:
+            self.n_characters += len(text)
+            assert len(text) < 40_000
+            return super().token_offsets(text)
+
+    for text in ("Some words of a sentence. " * 20_000, TABLE * 500, "x" * 300_000):
+        counter = Counted()
+        chunk(ParsedDocument("t", (Section((), text),)), counter, 200, 20)
+        assert counter.n_characters < 4 * len(text)
+
+
+def test_more_chunks_than_the_limit_are_refused():
+    document = ParsedDocument("t", (Section((), "word " * 100),))
+    assert len(chunk(document, Words(), 20, 0, 5)) == 5
+    with pytest.raises(DocumentTooLarge, match="more than 4 chunks"):
+        chunk(document, Words(), 20, 0, 4)
 
 
 def test_chunks_do_not_cross_headings():

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePath
 
 import pytest
 
 from retrieval.errors import DocumentTooLarge, UnreadableDocument, UnsupportedDocument
 from retrieval.outline import visible
-from retrieval.parse import SUFFIXES, parse, read
+from retrieval.parse import MIME_TYPES, SUFFIXES, parse, read, supported
+from retrieval.parse_limits import ParseLimits
 from retrieval.types import ParsedDocument, Section
 
 
@@ -148,23 +150,46 @@ def test_a_byte_order_mark_is_no_text(name: str):
     assert parse(b"\xef\xbb\xbftext", PurePath(name)).sections == (Section((), "text"),)
 
 
-@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+TEXT_SUFFIXES = [".md", ".txt", ".html", ".csv", ".jsonl", ".py"]
+
+
+@pytest.mark.parametrize("suffix", TEXT_SUFFIXES)
 @pytest.mark.parametrize(
-    ("data", "reason"),
+    ("data", "error", "reason"),
     [
-        (b"", "holds no text"),
-        (b" \n\t\r\n", "holds no text"),
-        ("\u200b\u2060".encode(), "holds no text"),
-        (b"caf\xe9", "not UTF-8"),
-        (b"\x89PNG\r\n\x1a\n", "not UTF-8"),
-        ("text".encode("utf-16"), "NUL"),
-        (b"text\0", "NUL"),
+        (b"", UnreadableDocument, "is empty"),
+        (b" \n\t\r\n", UnreadableDocument, "holds no text"),
+        ("\u200b\u2060".encode(), UnreadableDocument, "holds no text"),
+        (b"caf\xe9", UnreadableDocument, "not UTF-8"),
+        (bytes(range(1, 256)) * 3, UnreadableDocument, "not UTF-8"),
+        (b"text\0", UnreadableDocument, "NUL"),
+        ("text".encode("utf-16-le"), UnreadableDocument, "NUL"),
+        (b"\xff\xfea", UnreadableDocument, "not UTF-16"),
+        (b"\x89PNG\r\n\x1a\n", UnsupportedDocument, "looks like a PNG image, not like text"),
+        (b"%PDF-1.7\n", UnsupportedDocument, "looks like a PDF, not like text"),
+        (b"PK\x03\x04xl/workbook.xml", UnsupportedDocument, "looks like an Excel workbook"),
+        (b"\x1f\x8b\x08", UnsupportedDocument, "looks like a gzip archive"),
     ],
 )
-def test_bytes_that_are_no_text_are_refused_by_name(suffix: str, data: bytes, reason: str):
-    with pytest.raises(UnreadableDocument, match=reason) as raised:
+def test_bytes_that_are_no_text_are_refused_by_name(
+    suffix: str, data: bytes, error: type[Exception], reason: str
+):
+    with pytest.raises(error, match=reason) as raised:
         parse(data, PurePath(f"folder/a{suffix}"))
     assert str(raised.value).startswith(f"folder/a{suffix}: ")
+    assert ";" in str(raised.value)  # the next step
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_unicode_is_known_by_its_mark(encoding: str):
+    assert parse("Größe 漢字".encode(encoding), PurePath("a.txt")).sections == (Section((), "Größe 漢字"),)
+
+
+def test_a_legacy_encoding_is_taken_where_the_bytes_are_clearly_in_it():
+    text = "Die Rückgabe ist möglich, solange die Ware unbenutzt ist. Für Größen außerhalb der Tabelle gelten Zuschläge. "
+    assert parse(text.encode("cp1252") * 3, PurePath("a.txt")).sections[0].text == (text * 3).strip()
+    russian = "Возврат возможен в течение сорока пяти дней после покупки, если товар не был в употреблении. "
+    assert parse(russian.encode("cp1251") * 3, PurePath("a.txt")).sections[0].text == (russian * 3).strip()
 
 
 @pytest.mark.parametrize(
@@ -176,12 +201,36 @@ def test_a_document_of_nothing_visible_holds_no_text(data: bytes, name: str):
         parse(data, PurePath(name))
 
 
-@pytest.mark.parametrize("name", ["a.pdf", "README", "a.md.exe"])
+@pytest.mark.parametrize("name", ["a.exe", "README", "a.md.png"])
 def test_an_unknown_suffix_is_refused_with_the_supported_ones(name: str):
     with pytest.raises(UnsupportedDocument) as raised:
         parse(b"text", PurePath(name))
     assert name in str(raised.value)
-    assert all(suffix in str(raised.value) for suffix in SUFFIXES)
+    assert all(suffix in str(raised.value) for suffix in (".md", ".pdf", ".docx", ".xlsx", ".epub", ".json"))
+
+
+def test_every_suffix_has_a_mime_type():
+    assert set(MIME_TYPES) == SUFFIXES
+    assert all(re.fullmatch(r"[a-z]+/[a-z0-9.+-]+", mime) for mime in MIME_TYPES.values())
+    assert supported(PurePath("A.PDF"))
+
+
+def test_a_heading_too_long_for_one_is_text_below_a_short_one():
+    long = "word " * 100
+    (section,) = parsed(f"# {long}\n\nbelow").sections
+    assert len(section.heading_path[0]) <= 201
+    assert section.text == f"{long.strip()}\n\nbelow"
+
+
+def test_more_text_than_the_limit_is_refused():
+    with pytest.raises(DocumentTooLarge, match=r"a\.txt: its text is longer than the limit of 10 characters"):
+        parse(b"0123456789 0", PurePath("a.txt"), ParseLimits(max_characters=10))
+    with pytest.raises(DocumentTooLarge, match=r"a\.txt: 12 bytes, above the limit of 11"):
+        parse(b"0123456789 0", PurePath("a.txt"), ParseLimits(max_bytes=11))
+
+
+def test_runs_of_spaces_take_no_quadratic_time():
+    assert parsed("a" + " " * 2_000_000 + "b", "a.txt").sections[0].text.startswith("a ")
 
 
 def test_read_stops_above_the_limit(tmp_path: Path):

@@ -1,5 +1,5 @@
 // The OpenAI Node SDK.
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
 import { Answer, emptySeen, retyped, serve, versionOf } from "./protocol.mjs";
 
@@ -116,6 +116,31 @@ async function abandoned(ask, seen) {
   }
 }
 
+/** One file by itself, the others as a batch; then searched for, and all of it deleted. */
+async function documents(ask, seen) {
+  const sdk = client(ask);
+  const { files, fileBatches } = sdk.vectorStores;
+  const store = await sdk.vectorStores.create({ name: ask.scenario });
+  const [first, ...others] = await Promise.all(
+    Object.entries(ask.documents).map(([name, text]) => toFile(Buffer.from(text), name)),
+  );
+  const polling = { pollIntervalMs: 20 };
+  const uploaded = await sdk.files.create({ file: first, purpose: "assistants" });
+  const attributes = { kind: "first", year: 2024, public: true };
+  await files.createAndPoll(store.id, { file_id: uploaded.id, attributes }, polling);
+  await fileBatches.uploadAndPoll(store.id, { files: others }, polling);
+  const query = ask.questions[0];
+  for await (const { filename, content, attributes } of sdk.vectorStores.search(store.id, { query })) {
+    seen.found.push({ filename, text: content.map((part) => part.text).join(""), attributes });
+  }
+  const filters = { type: "eq", key: "kind", value: "first" };
+  for await (const { filename } of sdk.vectorStores.search(store.id, { query, filters })) seen.choices.push(filename);
+  const listed = [];
+  for await (const { id } of files.list(store.id, { limit: 1 })) listed.push(id);
+  for (const id of listed) await sdk.files.delete(id);
+  await sdk.vectorStores.delete(store.id);
+}
+
 function describe(error) {
   const { status = null, code = null, param = null, message, stack } = error;
   return { type: error.constructor.name, status, code, param, message, trace: stack };
@@ -136,6 +161,7 @@ await serve(
     structured,
     reasoning: stream,
     abandoned,
+    documents,
   },
   describe,
 );

@@ -18,6 +18,7 @@ export function emptySeen() {
     logprobs: [],
     parsed: null,
     firstword: {},
+    found: [],
     follow_up: null,
     error: null,
   };

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openai import AsyncOpenAI
-from openai_chunks import asked, in_parts, parse_arguments, take_chunk, take_completion, tools
+from openai_chunks import asked, in_parts, parse_arguments, result_of, take_chunk, take_completion, tools
 from protocol import Answer, Ask, Seen, retyped, serve, version_of
 
 
@@ -104,6 +104,29 @@ async def abandoned(ask: Ask, seen: Seen) -> None:
                 break
 
 
+async def documents(ask: Ask, seen: Seen) -> None:
+    """Uploaded, attached and polled step by step; then searched for, and all of it deleted."""
+    async with client(ask) as sdk:
+        store = await sdk.vector_stores.create(name=ask.scenario)
+        for position, (name, text) in enumerate(ask.documents.items()):
+            uploaded = await sdk.files.create(file=(name, text.encode()), purpose="user_data")
+            await sdk.vector_stores.files.create_and_poll(
+                uploaded.id,
+                vector_store_id=store.id,
+                attributes=None if position else {"kind": "first", "year": 2024, "public": True},
+                poll_interval_ms=20,
+            )
+        async for result in sdk.vector_stores.search(store.id, query=ask.question):
+            seen.found.append(result_of(result))
+        only: Any = {"type": "eq", "key": "kind", "value": "first"}
+        async for result in sdk.vector_stores.search(store.id, query=ask.question, filters=only):
+            seen.choices.append(result.filename)
+        for file in [file async for file in sdk.files.list(purpose="user_data", limit=2)]:
+            await sdk.vector_stores.files.delete(file.id, vector_store_id=store.id)
+            await sdk.files.delete(file.id)
+        await sdk.vector_stores.delete(store.id)
+
+
 if __name__ == "__main__":
     serve(
         version_of("openai") + " async",
@@ -120,5 +143,6 @@ if __name__ == "__main__":
             "structured": structured,
             "reasoning": whole,
             "abandoned": abandoned,
+            "documents": documents,
         },
     )

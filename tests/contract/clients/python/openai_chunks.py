@@ -90,3 +90,12 @@ def in_parts(role: str, text: str) -> dict[str, Any]:
 
 def tools(ask: Ask, **fields: Any) -> list[dict[str, Any]]:
     return [{"type": "function", "function": ask.tool | fields}]
+
+
+def result_of(result: Any) -> dict[str, Any]:
+    """What a search of a vector store found, as `Seen.found` has it."""
+    return {
+        "filename": result.filename,
+        "text": "".join(part.text for part in result.content),
+        "attributes": result.attributes,
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openai import OpenAI
-from openai_chunks import asked, in_parts, parse_arguments, take_chunk, take_completion, tools
+from openai_chunks import asked, in_parts, parse_arguments, result_of, take_chunk, take_completion, tools
 from protocol import Answer, Ask, Seen, retyped, serve, version_of
 
 
@@ -106,6 +106,32 @@ def abandoned(ask: Ask, seen: Seen) -> None:
                 break
 
 
+def documents(ask: Ask, seen: Seen) -> None:
+    """One file by itself, the others as a batch; then searched for, and all of it deleted."""
+    (name, text), *others = ask.documents.items()
+    with client(ask) as sdk:
+        store = sdk.vector_stores.create(name=ask.scenario)
+        first = sdk.vector_stores.files.upload_and_poll(
+            vector_store_id=store.id,
+            file=(name, text.encode()),
+            attributes={"kind": "first", "year": 2024, "public": True},
+            poll_interval_ms=20,
+        )
+        if first.last_error:
+            raise RuntimeError(first.last_error.message)
+        sdk.vector_stores.file_batches.upload_and_poll(
+            store.id, files=[(name, text.encode()) for name, text in others], poll_interval_ms=20
+        )
+        for result in sdk.vector_stores.search(store.id, query=ask.question):
+            seen.found.append(result_of(result))
+        only: Any = {"type": "eq", "key": "kind", "value": "first"}
+        for result in sdk.vector_stores.search(store.id, query=ask.question, filters=only):
+            seen.choices.append(result.filename)
+        for file in [*sdk.vector_stores.files.list(store.id, limit=1)]:
+            sdk.files.delete(file.id)
+        sdk.vector_stores.delete(store.id)
+
+
 if __name__ == "__main__":
     serve(
         version_of("openai") + " sync",
@@ -122,5 +148,6 @@ if __name__ == "__main__":
             "structured": structured,
             "reasoning": stream,
             "abandoned": abandoned,
+            "documents": documents,
         },
     )

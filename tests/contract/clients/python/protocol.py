@@ -33,6 +33,8 @@ class Ask:
     tool_results: list[str] = field(default_factory=list)
     """What each call of the tool returns."""
     close_after_deltas: int = 0
+    documents: dict[str, str] = field(default_factory=dict)
+    """Texts by the name of their file."""
 
     @property
     def question(self) -> str:
@@ -58,6 +60,8 @@ class Seen:
     """The object a structured answer became."""
     firstword: dict[str, Any] = field(default_factory=dict)
     """Firstword's own fields, where the client keeps keys it does not know."""
+    found: list[dict[str, Any]] = field(default_factory=list)
+    """`filename`, `text` and `attributes` of what a search of a vector store gave, best first."""
     follow_up: dict[str, Any] | None = None
     """What was seen of the next turn."""
     error: dict[str, Any] | None = None
