@@ -18,7 +18,7 @@ Positions = NDArray[np.int64]
 Bits = NDArray[np.uint8]
 """One bit for each position, the lowest first: FAISS's `IDSelectorBitmap`."""
 
-_COPIED_AT_ONCE = 16_384
+_COPIED_AT_ONCE = 4_096
 _SPARE_ROWS = 4_096
 
 

@@ -24,8 +24,9 @@ class Part:
         self._tantivy = tantivy
         builder = tantivy.SchemaBuilder()
         builder.add_text_field("text", stored=False, tokenizer_name="firstword", index_option="freq")
-        builder.add_unsigned_field("key", indexed=True, fast=True)
-        builder.add_unsigned_field("document", indexed=True, fast=True)
+        # Signed: `delete_documents_by_term` looks for whole numbers as signed and passes over unsigned fields.
+        builder.add_integer_field("key", indexed=True, fast=True)
+        builder.add_integer_field("document", indexed=True, fast=True)
         self.schema = builder.build()
         self._index = tantivy.Index(self.schema)
         self._index.register_tokenizer("firstword", analyzer(language))
@@ -40,8 +41,8 @@ class Part:
         for row, (key, document, text) in enumerate(added):
             entry = self._tantivy.Document()
             entry.add_text("text", prepared(text))
-            entry.add_unsigned("key", key)
-            entry.add_unsigned("document", document)
+            entry.add_integer("key", key)
+            entry.add_integer("document", document)
             self._writer.add_document(entry)
             if row % _CHUNKS_BETWEEN_YIELDS == 0:
                 time.sleep(0)

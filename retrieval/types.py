@@ -95,8 +95,6 @@ class Passage:
     score: float
     key: int = 0
     """The store's key of the chunk: never given out twice, so it names this version of the text."""
-    also: tuple[int, ...] = ()
-    """Keys of neighbouring chunks whose text is in it, too."""
     ordinal: int = 0
     page: int | None = None
     store_id: str = DEFAULT_STORE
@@ -105,6 +103,8 @@ class Passage:
     dense: float | None = None
     lexical: float | None = None
     """BM25; comparable within one search only."""
+    also: tuple[int, ...] = ()
+    """Keys of neighbouring chunks whose text is in it, too."""
 
 
 @dataclass(frozen=True, slots=True)

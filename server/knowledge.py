@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from retrieval.embed import EmbedderSpec, open_embedder
@@ -103,7 +103,12 @@ def embedder_spec(settings: Settings, path: str = "") -> EmbedderSpec:
     if not path:
         starter = retrieval.embedder == STARTER
         path = str(starter_embedder(settings.models_path)) if starter else retrieval.embedder
-    return EmbedderSpec(path, retrieval.embedder_backend, retrieval.embedder_device or None)
+    return EmbedderSpec(
+        path,
+        retrieval.embedder_backend,
+        retrieval.embedder_device or None,
+        n_threads=retrieval.embedder_threads,
+    )
 
 
 def embedder_behind_turns(settings: Settings, embedder: Embedder, throttle: Throttle) -> Embedder:
@@ -111,7 +116,8 @@ def embedder_behind_turns(settings: Settings, embedder: Embedder, throttle: Thro
     if settings.retrieval.embedder_kind == "hashing":
         return embedder
     spec = _remembered(settings, embedder.identity) or embedder_spec(settings)
-    return EmbeddingProcess(spec, embedder.identity, embedder.dim, pause=throttle)
+    # More threads embed fewer chunks for the same CPU time.
+    return EmbeddingProcess(replace(spec, n_threads=1), embedder.identity, embedder.dim, pause=throttle)
 
 
 def embedder_of(settings: Settings, store: SqliteStore, embedder: Embedder) -> Embedder:

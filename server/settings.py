@@ -167,6 +167,8 @@ class RetrievalSettings(Section):
     """`hashing` has no model and no sense of meaning: for tests of everything else."""
     embedder_backend: Literal["auto", "torch", "onnx", "onnx-int8"] = "auto"
     """What runs the model; `auto`: torch on a GPU, on a CPU the fastest that holds its recall."""
+    embedder_threads: int = Field(2, ge=1, le=64)
+    """Threads that embed one query on the CPU."""
     embedder_device: str = ""
     """For torch: `cpu`, `cuda`, `cuda:1`; empty: a GPU where there is one."""
     sample_knowledge: str = "docs"

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrieval.errors import EmbedderMissing
 from server.errors import ModelMissing
 
 _MANIFEST = "firstword.json"
@@ -143,6 +144,15 @@ def _prepare_missing(models_path: Path, report: Callable[[str], None]) -> None:
         report(f"{model.name} is ready")
 
 
+def _prepare_graph(models_path: Path, report: Callable[[str], None]) -> None:
+    """What runs the embedder on this machine, so that the server's start need not wait for it. Raises `EmbedderMissing`."""
+    from retrieval.embed import EmbedderSpec, open_embedder
+
+    report(f"making {EMBEDDER.name} ready for this machine")
+    open_embedder(EmbedderSpec(str(starter_embedder(models_path))))
+    report(f"{EMBEDDER.name} is ready for this machine")
+
+
 def _unwritable(what: str, models_path: Path, error: OSError) -> ModelMissing:
     return ModelMissing(
         f"{what} could not be written to {models_path}: {error.strerror or error}",
@@ -181,9 +191,13 @@ def main() -> int:
 
         try:
             prepare(Path(sys.argv[1]), report)
+            _prepare_graph(Path(sys.argv[1]), report)
         except ModelMissing as error:
             progress.console.print(f"[red]error[/red] {error.message}\n  → {error.next_step}")
             return error.exit_code
+        except EmbedderMissing as error:
+            progress.console.print(f"[red]error[/red] {error}")
+            return ModelMissing.exit_code
         except KeyboardInterrupt:  # the next call goes on with what is missing
             return 130
     return 0

@@ -104,5 +104,9 @@ const readiness = new Readiness(({ ready, phase, model }) => {
   start();
 });
 
+// Another tab may have made or deleted stores.
+document.addEventListener("visibilitychange", () => {
+  if (opened && !document.hidden) stores.load().catch(() => {});
+});
 bindToggle(byId("theme-toggle"));
 readiness.check();

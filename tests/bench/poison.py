@@ -20,8 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -131,13 +130,10 @@ def summed(answers: Sequence[Told], facts: dict[str, Any]) -> Results:
 
 
 class Asker:
-    """Puts the questions to a server at this address, one after the other."""
+    """Puts questions to a server, one after the other."""
 
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=ANSWER_S, trust_env=False)
-
-    def close(self) -> None:
-        self._client.close()
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
 
     def searched(self, case: Case, way: Way) -> tuple[Told, list[dict[str, Any]]]:
         """The answer, and the passages with their numbers, in the order of the prompt."""
@@ -202,16 +198,6 @@ def _told(case: Case, way: Way, body: dict[str, Any], sources: list[str]) -> Tol
     )
 
 
-@contextmanager
-def serving(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """The address of a server with the clean documents, its data under `folder`."""
-    port = free_port()
-    command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port)]
-    with Server("poison", command, port, environment, "/health/ready") as server:
-        server.wait_ready(READY_S)
-        yield f"http://127.0.0.1:{port}"
-
-
 def environment_for(folder: Path, *, simulated: bool) -> dict[str, str]:
     environment = {
         "FIRSTWORD_DATA_DIR": str(folder / "var"),
@@ -236,25 +222,28 @@ def ingest(folder: Path, environment: Mapping[str, str]) -> None:
 
 
 def measure(cases: Sequence[Case], console: Console, *, simulated: bool) -> list[Told]:
+    answers: list[Told] = []
+    port = free_port()
+    command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = environment_for(folder, simulated=simulated)
         write_files(folder / "clean", [case.clean for case in cases])
-        with serving(folder, environment) as url:
-            asker = Asker(url)
-            try:
-                answers = []
-                for case in cases:
-                    answers.append(asker.searched(case, "clean")[0])
-                    _say(console, answers[-1])
-                ingest(write_files(folder / "poisoned", [case.poisoned for case in cases]), environment)
-                for case in cases:
-                    told, passages = asker.searched(case, "fenced")
-                    answers += [told, asker.given(case, passages)]
-                    _say(console, *answers[-2:])
-                return answers
-            finally:
-                asker.close()
+        with (
+            Server("poison", command, port, environment, "/health/ready") as server,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_S, trust_env=False) as client,
+        ):
+            server.wait_ready(READY_S)
+            asker = Asker(client)
+            for case in cases:
+                answers.append(asker.searched(case, "clean")[0])
+                _say(console, answers[-1])
+            ingest(write_files(folder / "poisoned", [case.poisoned for case in cases]), environment)
+            for case in cases:
+                told, passages = asker.searched(case, "fenced")
+                answers += [told, asker.given(case, passages)]
+                _say(console, *answers[-2:])
+    return answers
 
 
 def _say(console: Console, *answers: Told) -> None:
@@ -300,8 +289,7 @@ def main() -> None:
     results = summed(answers, facts | {"seconds": round(time.monotonic() - began)})
     found = sheets(results)
     show(console, found, results.conditions)
-    reached = results.reached_the_prompt
-    console.print(f"the poisoned document was among the passages of {reached.n} of {reached.of} questions")
+    console.print(f"with the poisoned document in the prompt: {_shown(results.reached_the_prompt)}")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     arguments.output.with_suffix(".md").write_text(markdown(found, results.conditions), encoding="utf-8")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from chat_page import ask, blank_page, body_of, chromium, envelope, open_page, script
+from chat_page import ask, blank_page, body_of, chromium, ended, envelope, open_page, script
 from documents_page import (
     HOSTILE,
     HOURS,
@@ -353,27 +353,27 @@ def test_chat_page_answers_from_the_stores_that_are_chosen(browser: Browser, ser
         expect(page.locator("#readiness")).to_have_attribute("data-state", "ready")
 
         requests = script(page)
-        ask(page, "Anything")
+        ended(ask(page, "Anything"))
         assert "retrieval" not in body_of(requests[-1])
         page.locator("#scope summary").click()
         page.get_by_label("Returns").check()
         page.get_by_label("default").uncheck()
         page.keyboard.press("Escape")
         expect(page.get_by_label("Returns")).to_be_hidden()
-        ask(page, "How long?")
+        ended(ask(page, "How long?"))
         assert body_of(requests[-1])["retrieval"] == {"vector_store_ids": [store_id]}
         open_page(page)
         expect(page.locator("#scope")).to_contain_text("Answers from: Returns")
         page.unroute("**/v1/chat/completions")
         turn = ask(page, "Within how many days can an item be returned?")
         expect(turn.locator(".chip-name")).to_have_text(["returns.md"])
-        expect(turn).to_have_attribute("data-state", "complete", timeout=20_000)
+        ended(turn)
 
         page.request.delete(
             f"/v1/vector_stores/{store_id}", headers={"authorization": f"Bearer {KEYS['bob']}"}
         )
-        turn = ask(page, "And now?")
+        turn = ended(ask(page, "And now?"), "failed")
         expect(turn.locator(".note")).to_contain_text(store_id)
         expect(page.locator("#scope")).to_be_hidden()
         turn.get_by_role("button", name="Retry").click()
-        expect(turn).to_have_attribute("data-state", "complete", timeout=20_000)
+        ended(turn)

@@ -72,7 +72,7 @@ def test_the_headers_are_the_deployments(layout: PromptSettings, text: str) -> N
     _, *rest = lines_of(passage_line(1, passage(text), layout))
     headers = [*layout.passages_header.splitlines(), layout.question_header.strip()]
     for after in rest:
-        assert not any(after.startswith(header) for header in headers if header)
+        assert not any(re.match(rf"{re.escape(header)}(?!\w)", after) for header in headers if header)
         assert not re.match(r"(See )?\[\d", after)
 
 

@@ -231,6 +231,23 @@ class TestReceiving:
         with pytest.raises(TimeoutError):
             await received(stalled, tmp_path, patience_s=0.05)
 
+    async def test_whoever_is_slow_and_steady_is_waited_for(self, tmp_path: Path) -> None:
+        """Every byte buys time: the first piece far more than the pause before the second."""
+        body = form(PURPOSE, part("file", b"x" * 2_000, "a.txt"))
+        steady = request_of([body[:1_000], body[1_000:]])
+        told, receive = 0, steady._receive
+
+        async def slowly() -> Any:
+            nonlocal told
+            if told:
+                await asyncio.sleep(0.2)
+            told += 1
+            return await receive()
+
+        steady._receive = slowly
+        async with receive_upload(steady, tmp_path, MOST, patience_s=0.05, least_bytes_per_s=50) as upload:
+            assert upload.size_bytes == 2_000
+
     async def test_whoever_leaves_leaves_nothing(self, tmp_path: Path) -> None:
         begun = form(PURPOSE, part("file", b"x" * 3_000_000, "a.bin"))[:-10]
         with pytest.raises(ClientDisconnect):

@@ -169,7 +169,7 @@ tables = st.lists(
 
 
 @given(rows=tables, before=st.sampled_from(["", "Title\n", "Some text here.\n\n"]), size=sizes)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 def test_tables_of_any_form_fit_and_lose_nothing(rows: list[list[str]], before: str, size: tuple[int, int]):
     lines = [" | ".join(cells) for cells in rows]
     text = (before + "\n".join(lines)).strip()

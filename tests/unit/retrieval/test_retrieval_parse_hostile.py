@@ -175,14 +175,14 @@ def test_a_huge_cell_and_a_far_one_are_read():
 @example(suffix=".pdf", data=b"%PDF-1.7")
 @example(suffix=".txt", data=b"\xfe\xff\xd8\x00")
 @example(suffix=".json", data=json.dumps({"\ud800": "\udfff"}).encode())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 def test_any_bytes_give_a_document_or_a_typed_error(suffix: str, data: bytes):
     document_or_error(data, f"a{suffix}")
 
 
 @pytest.mark.parametrize("suffix", [".docx", ".pptx", ".xlsx", ".epub", ".pdf"])
 @given(at=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 def test_flipped_bytes_give_a_document_or_a_typed_error(samples, suffix: str, at: list[tuple[float, int]]):
     data = bytearray(samples[suffix])
     for place, value in at:
@@ -192,7 +192,7 @@ def test_flipped_bytes_give_a_document_or_a_typed_error(samples, suffix: str, at
 
 @pytest.mark.parametrize("suffix", [".docx", ".pptx", ".xlsx", ".epub"])
 @given(data=st.data())
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 def test_parts_of_nonsense_give_a_document_or_a_typed_error(samples, suffix: str, data: st.DataObject):
     with zipfile.ZipFile(io.BytesIO(samples[suffix])) as packed:
         name = data.draw(
