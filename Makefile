@@ -1,9 +1,10 @@
 # make serve   set up what is missing, then run the server
 # make test    the same set-up, then the whole suite
-# make fault   the fault suites at full size; make fuzz: the fuzzers
+# make fault   the fault suites at full size; make fuzz: the fuzzers; make crash: the store under kill -9
 # make check   format, lint, types, import contracts
 # make bench   the gateway beside others; make bench-engine: beside vLLM's own server
 # make bench-order, bench-contextpilot: the hot cache, counted on real conversations; bench-prewarm: type-ahead under load
+# make bench-retrieval  search at 100,000 chunks and growth to a million; bench-ingest, bench-poison
 # make bench-self     the load tester's own error; make bench-testers: beside other load testers
 # Extras: EXTRA=gpu make serve CONFIG=configs/gpu.toml
 
@@ -24,7 +25,7 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test check fault fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-contextpilot redis setup models browser clients lock lock-clients clean
+.PHONY: serve test check fault crash bench-retrieval bench-ingest bench-poison fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-contextpilot redis setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
@@ -41,6 +42,10 @@ check: setup
 
 fault: setup models redis
 	@FAULT_SIZE=full $(BIN)/python -m pytest tests/fault -s $(PYTEST_ARGS)
+
+# kill -9, failing writes and flipped bits under the store and its snapshots.
+crash: setup
+	@CRASH_SIZE=full $(BIN)/python -m pytest tests/crash -s $(PYTEST_ARGS)
 
 fuzz: setup models fuzz-tools
 	@FUZZ_SIZE=full $(BIN)/python -m pytest tests/fuzz -s $(PYTEST_ARGS)
@@ -82,6 +87,19 @@ bench-prewarm: setup models
 
 bench-contextpilot: setup models $(BENCH)/contextpilot/.installed
 	@PYTHONPATH=tests $(BIN)/python -m bench.contextpilot $(BENCH_ARGS)
+
+# A turn's whole retrieval at 100,000 chunks beside torch and a flat search, then the index from 1,000 chunks to a
+# million. BENCH_ARGS names the data.
+bench-retrieval: setup models $(BENCH)/plot/.installed
+	@PYTHONPATH=tests $(BIN)/python -m bench.hybrid $(BENCH_ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m bench.growth $(BENCH_ARGS)
+
+# What an ingest costs the turns beside it; what instructions in passages do to answers.
+bench-ingest: setup models
+	@PYTHONPATH=tests $(BIN)/python -m bench.ingest $(BENCH_ARGS)
+
+bench-poison: setup models
+	@PYTHONPATH=tests $(BIN)/python -m bench.poison $(BENCH_ARGS)
 
 bench-self: setup
 	@$(BIN)/firstword bench self-test $(BENCH_ARGS)

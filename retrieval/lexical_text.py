@@ -13,7 +13,7 @@ from typing import Any
 
 MAX_QUERY_CHARACTERS = 4_096
 """Of each part of a query; what is beyond them is not read."""
-MAX_QUERY_TERMS = 64
+MAX_QUERY_TERMS = 32
 MAX_TERM_BYTES = 64
 """Longer words (encoded data, mostly) are not indexed."""
 

@@ -18,7 +18,7 @@ from retrieval.types import Query, Vectors
 
 QueryForm = Literal["last", "last_two", "last_three", "rules", "weighted"]
 
-REPLY_CHARACTERS = 1_000
+REPLY_CHARACTERS = 300
 _MESSAGE_WEIGHTS = (1.0, 0.5, 0.25)
 _REPLY_WEIGHT = 0.1
 

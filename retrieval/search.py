@@ -16,7 +16,7 @@ import numpy as np
 from retrieval.errors import RetrievalError
 from retrieval.fuse import weighted_sum
 from retrieval.query import QueryForm, QueryPlan, plan
-from retrieval.query_embedder import QueryEmbedder
+from retrieval.serving import Serving
 from retrieval.types import (
     DocumentStore,
     Passage,
@@ -49,18 +49,6 @@ class SearchOptions:
     """Chunks from each index."""
     rerank_candidates: int = 20
     rerank_budget_ms: float = 100.0
-
-
-@dataclass(slots=True)
-class Serving:
-    """What belongs to one embedding model."""
-
-    embedder: QueryEmbedder
-    view: View
-
-    def close(self) -> None:
-        self.embedder.close()
-        self.view.close()
 
 
 class Retriever:
@@ -118,19 +106,20 @@ class Retriever:
         started = time.monotonic()
         await self._follow()
         serving = self._open
-        planned = plan(query, options.query)
-        selection = serving.view.catalog.select(scope)
-        # Words are looked up while the query is embedded.
-        looking_up = asyncio.ensure_future(_lexical(planned, selection, serving, options))
-        try:
-            embedding_began = time.monotonic()
-            vector = await _embed(planned, serving)
-            embed_ms = (time.monotonic() - embedding_began) * 1000
-            dense = await _dense(vector, selection, serving, options)
-            lexical = await looking_up
-        finally:
-            looking_up.cancel()
-        hits = await _fused(dense, lexical, vector, serving, options)
+        with serving.in_use():
+            planned = plan(query, options.query)
+            selection = serving.view.catalog.select(scope)
+            # Words are looked up while the query is embedded.
+            looking_up = asyncio.ensure_future(_lexical(planned, selection, serving, options))
+            try:
+                embedding_began = time.monotonic()
+                vector = await _embed(planned, serving)
+                embed_ms = (time.monotonic() - embedding_began) * 1000
+                dense = await _dense(vector, selection, serving, options)
+                lexical = await looking_up
+            finally:
+                looking_up.cancel()
+            hits = await _fused(dense, lexical, vector, serving, options)
         n_read = max(top_k, options.rerank_candidates if reranker is not None else 0)
         passages = await self._passages(hits, n_read, min_score)
         rerank_ms = 0.0
@@ -173,13 +162,17 @@ class Retriever:
         return self._serving
 
     async def _fresh(self) -> Serving:
-        serving = await self._read(lambda: self._open_serving(self._reading))
-        try:
-            await serving.view.build()
-        except BaseException:
+        while True:
+            serving = await self._read(lambda: self._open_serving(self._reading))
+            try:
+                await serving.view.build()
+                # A reindex may have ended since the model was asked for: vectors of two models are never compared.
+                if not await self._is_of_another_model(serving):
+                    return serving
+            except BaseException:
+                await asyncio.to_thread(serving.close)
+                raise
             await asyncio.to_thread(serving.close)
-            raise
-        return serving
 
     async def _follow(self) -> None:
         """Bring the view to where the store is now; a search that begins after a change was committed sees it."""
@@ -195,13 +188,13 @@ class Retriever:
             if changes is not None:
                 await view.apply(changes)
                 self._save_behind(view)
-            elif await self._is_of_another_model():
+            elif await self._is_of_another_model(self._open):
                 self._swap_behind()
             else:
                 await view.build()
 
-    async def _is_of_another_model(self) -> bool:
-        embedder = self._open.embedder
+    async def _is_of_another_model(self, serving: Serving) -> bool:
+        embedder = serving.embedder
         held = await self._read(self._store.embedder)
         return held is not None and held != (embedder.identity, embedder.dim)
 
@@ -219,7 +212,12 @@ class Retriever:
             return
         old, self._serving = self._open, fresh
         log.info("serving vectors of %s", fresh.embedder.identity)
-        await asyncio.to_thread(old.close)
+        try:
+            await old.unused()
+            if self._saving is not None:
+                await asyncio.wait((self._saving,))
+        finally:
+            await asyncio.to_thread(old.close)
 
     def _save_behind(self, view: View) -> None:
         if view.wants_saving and (self._saving is None or self._saving.done()):

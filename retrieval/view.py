@@ -50,7 +50,8 @@ class View:
         Raises `StoreUnusable`.
         """
         identity = await self._read(self._store.identity)
-        saved_version = await self._load(identity)
+        # Of a view that serves already, searches would see the older state meanwhile.
+        saved_version = await self._load(identity) if self.version < 0 else None
         with ExitStack() as stack:
             snapshot = await self._read(lambda: stack.enter_context(self._store.snapshot()))
             entries = await self._read(snapshot.entries)

@@ -23,7 +23,8 @@ from retrieval.lexical import TantivyIndex
 from retrieval.prepare import ParseLimits, Preparer
 from retrieval.query_embedder import QueryEmbedder
 from retrieval.rerank import CrossEncoderReranker
-from retrieval.search import Retriever, SearchOptions, Serving
+from retrieval.search import Retriever, SearchOptions
+from retrieval.serving import Serving
 from retrieval.store import SqliteStore
 from retrieval.types import DEFAULT_STORE, Embedder, Query, Scope
 from retrieval.view import View

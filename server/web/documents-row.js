@@ -29,7 +29,8 @@ export function viewOfFile(file, { onRetry, onRemove }) {
   if (status === "completed") return { ...view, label: "Done" };
   view.actions.unshift(["Try again", onRetry]);
   if (status === "cancelled") return { ...view, label: "Cancelled", note: "It was not read in, and is not found." };
-  return { ...view, label: "Failed", note: error?.message || "The server did not say why." };
+  const why = error?.message || "The server did not say why.";
+  return { ...view, label: "Failed", note: why.startsWith(`${view.name}: `) ? why.slice(view.name.length + 2) : why }; // the name stands above
 }
 
 function readingOf(progress) {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,32 +53,32 @@ def settings_of(folder: Path, chat_model: Path) -> Settings:
 @contextmanager
 def gateway_in_thread(settings: Settings) -> Iterator[str]:
     """Its address. Playwright's synchronous API holds the main thread."""
-    url: Future[str] = Future()
-    loop = asyncio.new_event_loop()
-    over = asyncio.Event()
+    started: Future[tuple[str, Callable[[], object]]] = Future()
 
     async def serve() -> None:
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
         async with running(settings) as gateway:
-            url.set_result(gateway.url)
+            started.set_result((gateway.url, partial(loop.call_soon_threadsafe, over.set)))
             await over.wait()
 
     def run() -> None:
         try:
-            loop.run_until_complete(serve())
+            asyncio.run(serve())
         except BaseException as error:
-            if url.done():
+            if started.done():
                 raise
-            url.set_exception(error)
-        finally:
-            loop.close()
+            started.set_exception(error)
 
     thread = threading.Thread(target=run, name="gateway")
     thread.start()
     try:
-        yield url.result(60)
+        url, stop = started.result(60)
+        try:
+            yield url
+        finally:
+            stop()
     finally:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(over.set)
         thread.join()
 
 

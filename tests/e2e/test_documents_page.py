@@ -120,7 +120,7 @@ def test_files_are_uploaded_read_in_and_found_whatever_their_names(page: Page) -
 
     assert page.locator("#panels img, #panels b").count() == 0
     assert page.evaluate("window.pwned ?? null") is None
-    assert any("done" in text.lower() or "Done" in text for text in page.evaluate("window.said"))
+    page.wait_for_function("window.said.some(text => /done|2 files/i.test(text))")
 
 
 def test_refused_file_is_told_in_its_row_and_a_larger_one_is_not_sent(page: Page) -> None:
@@ -340,9 +340,8 @@ def test_controls_have_names_and_nothing_overflows_when_narrow(page: Page) -> No
 def test_chat_page_answers_from_the_stores_that_are_chosen(browser: Browser, served: str) -> None:
     with blank_page(browser, served) as page:
         hold_key(page, "bob")  # has no store but `default`
-        open_page(page)
         with page.expect_response("**/v1/vector_stores?*"):
-            page.reload()
+            open_page(page)
         expect(page.locator("#scope")).to_be_hidden()
 
         page.get_by_role("link", name="Documents").click()

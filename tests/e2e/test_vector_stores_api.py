@@ -190,6 +190,10 @@ async def test_what_comes_back_is_what_is_published(gateway: Gateway) -> None:
         assert [file["id"] for file in before["data"]] == [nasty]
         stores = (await client.get(STORES)).json()["data"]
         assert {store["id"] for store in stores} == {"default", store_id}
+    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as plain:
+        wrong = await plain.put(FILES)
+    assert wrong.status_code == 405
+    assert {"GET", "POST"} <= {method.strip() for method in wrong.headers["allow"].split(",")}
 
 
 def wrong_bodies(file_id: str) -> list[tuple[str, Any, str | None]]:
@@ -443,7 +447,12 @@ async def test_a_page_of_another_site_cannot_write(make_settings: MakeSettings) 
             assert (await client.get(FILES, headers={"origin": origin})).status_code == 200
 
 
-async def test_an_upload_that_is_broken_off_leaves_nothing_and_its_place_is_free(gateway: Gateway) -> None:
+async def test_whoever_breaks_off_leaves_nothing_and_gives_the_place_back(gateway: Gateway) -> None:
+    await break_uploads_off(gateway)
+    await leave_downloads_unread(gateway)
+
+
+async def break_uploads_off(gateway: Gateway) -> None:
     boundary = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
     host, port = gateway.url.removeprefix("http://").split(":")
     before = {path.name for path in gateway.parts.settings.data_path.iterdir()}
@@ -472,7 +481,7 @@ async def test_an_upload_that_is_broken_off_leaves_nothing_and_its_place_is_free
     }
 
 
-async def test_downloads_that_nobody_reads_are_bounded_and_give_their_places_back(gateway: Gateway) -> None:
+async def leave_downloads_unread(gateway: Gateway) -> None:
     async with client_of(gateway) as client:
         file_id = await upload(client, "large.txt", b"x" * 8_000_000)
         async with contextlib.AsyncExitStack() as held:
@@ -487,10 +496,3 @@ async def test_downloads_that_nobody_reads_are_bounded_and_give_their_places_bac
             while (again := await client.get(path)).status_code == 429:
                 await asyncio.sleep(0.02)
         assert len(again.content) == 8_000_000
-
-
-async def test_methods_that_are_not_there_are_named(gateway: Gateway) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
-        response = await client.put(FILES)
-    assert response.status_code == 405
-    assert {"GET", "POST"} <= {method.strip() for method in response.headers["allow"].split(",")}
