@@ -65,11 +65,15 @@ class Ingestion:
         chunk_tokens: int,
         overlap_tokens: int,
         throttle: Throttle,
+        stop_preparing: Callable[[], None] = lambda: None,
     ) -> None:
         self._files = files
         self._intake = intake
         self._sizes = chunk_tokens, overlap_tokens
         self._throttle = throttle
+        self._stop_preparing = stop_preparing
+        self._writing = threading.Lock()
+        self._at_work: asyncio.Future[None] | None = None
         self._woken = asyncio.Event()
         self._progress: dict[tuple[str, str], tuple[int, int]] = {}
         self._running: asyncio.Task[None] | None = None
@@ -98,17 +102,24 @@ class Ingestion:
         self._running = asyncio.create_task(self._run(), name="ingestion")
 
     def embed_with(self, embedder: Embedder) -> None:
-        """From the next document on; a reindex changed the store's model."""
-        replaced, self._intake = self._intake.embedder, replace(self._intake, embedder=embedder)
+        """Before the store is claimed for this model, which a reindex changed it to; what is under way begins anew."""
+        with self._writing:
+            replaced, self._intake = self._intake.embedder, replace(self._intake, embedder=embedder)
         _close(replaced)
 
     async def close(self) -> None:
         """A document that is under way is begun anew at the next start."""
         self._throttle.closed.set()
-        _close(self._intake.embedder)
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait((self._running,))
+        await asyncio.to_thread(self._stop)
+        if self._at_work is not None:
+            await asyncio.wait((self._at_work,))
+
+    def _stop(self) -> None:
+        _close(self._intake.embedder)
+        self._stop_preparing()
 
     async def _run(self) -> None:
         while True:
@@ -130,8 +141,10 @@ class Ingestion:
     async def _ingest(self, attachment: Attachment) -> None:
         place = attachment.store_id, attachment.file_id
         self._progress[place] = 0, 0
+        self._at_work = asyncio.ensure_future(asyncio.to_thread(self._take, attachment, place))
         try:
-            await asyncio.to_thread(self._take, attachment, place)
+            # A thread cannot be cancelled; `close` waits for it.
+            await asyncio.shield(self._at_work)
         finally:
             del self._progress[place]
 
@@ -140,14 +153,20 @@ class Ingestion:
             if place in self._progress:
                 self._progress[place] = n_done, n_chunks
 
+        intake = self._intake
         try:
-            document, chunks, vectors = self._document(attachment, tell)
-            done = self._files.finish(attachment, document, chunks, vectors)
+            document, chunks, vectors = self._document(attachment, intake, tell)
+            with self._writing:
+                if self._is_overtaken(intake):
+                    return
+                done = self._files.finish(attachment, document, chunks, vectors)
         except NotHere:
             return  # detached or deleted meanwhile
         except (StoreFull, StoreUnusable, EmbedderMismatch):
             raise
         except RetrievalError as error:
+            if self._is_overtaken(intake):
+                return
             done = self._files.settle(attachment, error_code=_code(error), error=str(error))
             self.failed += done
             return
@@ -158,20 +177,24 @@ class Ingestion:
             return
         self.completed += done
 
+    def _is_overtaken(self, intake: Intake) -> bool:
+        """By the server's end, or by another embedding model: what was done so far is for nothing."""
+        return self._throttle.closed.is_set() or self._intake is not intake
+
     def _document(
-        self, attachment: Attachment, tell: Callable[[int, int], None]
+        self, attachment: Attachment, intake: Intake, tell: Callable[[int, int], None]
     ) -> tuple[Document, tuple[Chunk, ...], Vectors]:
         data = self._files.file_data(attachment.tenant, attachment.file_id)
         chunk_tokens = attachment.chunk_tokens or self._sizes[0]
         overlap_tokens = self._sizes[1] if attachment.overlap_tokens is None else attachment.overlap_tokens
         overlap_tokens = min(overlap_tokens, chunk_tokens // 2)
-        taken = self._intake.take(data, attachment.filename, chunk_tokens, overlap_tokens, tell)
+        taken = intake.take(data, attachment.filename, chunk_tokens, overlap_tokens, tell)
         document = Document(
             document_id=document_id_for(attachment.file_id, attachment.store_id),
             source=attachment.file_id,
             filename=attachment.filename,
             title=taken.title,
-            content_sha256=self._intake.content_sha256(data, chunk_tokens, overlap_tokens),
+            content_sha256=intake.content_sha256(data, chunk_tokens, overlap_tokens),
             size_bytes=len(data),
             n_chunks=len(taken.chunks),
             ingested_at=time.time(),

@@ -70,6 +70,7 @@ async def open_knowledge(
             chunk_tokens=settings.retrieval.chunk_tokens,
             overlap_tokens=settings.retrieval.chunk_overlap_tokens,
             throttle=throttle,
+            stop_preparing=preparer.close,
         )
         stack.push_async_callback(ingestion.close)
 
@@ -77,8 +78,8 @@ async def open_knowledge(
             """At the start, and after a reindex."""
             serves = embedder_of(settings, store, embedder)
             if serves is not embedder:
-                store.claim_embedder(serves.identity, serves.dim)
                 ingestion.embed_with(embedder_behind_turns(settings, serves, throttle))
+                store.claim_embedder(serves.identity, serves.dim)
             return make_serving(settings, store, serves, reading)
 
         retriever = Retriever(store, open_serving, search_options(settings), make_reranker(settings))

@@ -60,7 +60,8 @@ def shed_passages(
     for position, entry in enumerate(left):
         kept = []
         for passage in entry.passages:
-            if shed_tokens > 0 and passage.number not in in_use and passage.key not in wanted:
+            unused = passage.number not in in_use and not any(key in wanted for key in passage.keys)
+            if shed_tokens > 0 and unused:
                 shed_tokens -= n_tokens(passage.tokens)
             else:
                 kept.append(passage)

@@ -129,7 +129,10 @@ class Growth:
         if known is None:
             return ()
         found = {passage.key: passage for passage in self._wanted.passages}
-        return [(there, found.get(there.key)) for there in known.passages]
+        return [
+            (there, next((found[key] for key in there.keys if key in found), None))
+            for there in takewhile(lambda there: self._wanted.gone.isdisjoint(there.keys), known.passages)
+        ]
 
     def fit(self, history: Sequence[Entry], grown: Grown, budget: int) -> Grown:
         """Compact the history, and leave passages out when even without it they are too many."""

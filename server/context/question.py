@@ -51,17 +51,17 @@ class Questions:
         new = [passage for passage in wanted if passage.key not in present]
         last = max((entry.numbered_to for entry in history), default=0)
         injected = keep_prefilled(prefilled, new, last, in_vain_cost)
-        ready = {there.key for there, _ in injected}
+        ready = {key for there, _ in injected for key in there.keys}
         missing = {passage.key for passage in new} - ready
         for passage in arranged:
             if passage.key not in missing:
                 continue
             number = last + len(injected) + 1
-            line = self._template.encode(passage_line(number, passage) + "\n")
+            line = self._template.encode(passage_line(number, passage, self._settings) + "\n")
             injected.append(
                 (Injected(number, passage.key, passage.chunk_id, pack(line), passage.also), passage)
             )
-        here = {there.key: there for there, _ in injected}
+        here = {key: there for there, _ in injected for key in there.keys}
         pointed = tuple(
             dict.fromkeys(present[passage.key].number for passage in wanted if passage.key in present)
         )
@@ -104,7 +104,7 @@ def keep_prefilled(
         if there.number != last_number + position + 1:
             break
         tokens = n_tokens(there.tokens)
-        if there.key in wanted:
+        if not wanted.keys().isdisjoint(there.keys):
             gain += tokens
         elif passage is None:
             break
@@ -112,8 +112,18 @@ def keep_prefilled(
             gain -= in_vain_cost * tokens
         if gain > best_gain:
             best_gain, best = gain, position + 1
-    found = [(there, wanted.get(there.key, passage)) for there, passage in prefilled[:best]]
+    found = [(there, _as_prefilled(there, passage, wanted)) for there, passage in prefilled[:best]]
     return [(there, passage) for there, passage in found if passage is not None]
+
+
+def _as_prefilled(
+    there: Injected, passage: Passage | None, wanted: dict[int, Passage]
+) -> Passage | None:
+    """As the search found it now; of merged chunks, whose text is all in the prompt, as they were merged."""
+    found = next((wanted[key] for key in there.keys if key in wanted), None)
+    if found is None or (passage is not None and passage.also and not found.also):
+        return passage
+    return found
 
 
 def cite(
@@ -124,5 +134,5 @@ def cite(
     asked = {passage.key for passage in wanted}
     found = [Citation(there[passage.key].number, passage) for passage in wanted if passage.key in there]
     found = list({citation.number: citation for citation in reversed(found)}.values())[::-1]
-    left = [Citation(place.number, passage) for place, passage in injected if place.key not in asked]
+    left = [Citation(place.number, passage) for place, passage in injected if asked.isdisjoint(place.keys)]
     return (*found, *left)

@@ -78,9 +78,8 @@ class Rebuild:
         layout = self._settings
         system, question = conversation.system or layout.system, conversation.question
         if passages:
-            shown = "\n".join(
-                [layout.passages_header, *map(passage_line, range(1, len(passages) + 1), passages)]
-            )
+            lines = [passage_line(number, passage, layout) for number, passage in enumerate(passages, 1)]
+            shown = "\n".join([layout.passages_header, *lines])
             if self._passages_in == "system":
                 system = f"{system}\n\n{shown}"
             else:

@@ -51,6 +51,9 @@ async def open_collections(
     on_progress: OnProgress,
 ) -> AsyncGenerator[dict[str, Collection], None]:
     """By name of the collection. The stores live in a temporary folder; the vectors are kept in `vectors_dir`."""
+    # The deployment's snapshot file is of another store.
+    retrieval = settings.retrieval.model_copy(update={"index_snapshot": False})
+    settings = settings.model_copy(update={"retrieval": retrieval})
     vectors = await asyncio.to_thread(embed_once, passages, embedder, vectors_dir, on_progress)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="firstword-evaluation-")))

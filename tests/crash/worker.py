@@ -23,6 +23,7 @@ from typing import Any
 import faiss  # noqa: F401
 import numpy as np
 
+from crash.model import observe
 from crash.operations import FIRST_MODEL, Operation, dim_of, embedded, tenant_of
 from retrieval import changes
 from retrieval.backup import backup
@@ -71,12 +72,6 @@ class Worker:
         finally:
             if other:
                 other.result()
-
-    def gathered(self) -> frozenset[int]:
-        if self._store is None or self._store.next_vectors.under_way() is None:
-            return frozenset()
-        with self._store.connections.reader() as db:
-            return frozenset(row[0] for row in db.execute("SELECT key FROM vectors_next"))
 
     def _act(self, operation: Operation) -> Any:
         kind = operation.kind
@@ -139,6 +134,8 @@ class Worker:
             case "reindex finish":
                 if self.store.next_vectors.finish(operation.name, dim_of(operation.name)):
                     self.store.claim_embedder(operation.name, dim_of(operation.name))
+            case "observe":
+                return observe(self.store)
             case "arm":
                 arm = ctypes.CDLL(None).fault_arm
                 arm(str(self._folder).encode(), operation.limit, operation.name.encode())
@@ -231,6 +228,7 @@ def _disarmed() -> tuple[int, str]:
 
 def serve(folder: Path, judge: Connection) -> None:
     worker = Worker(folder)
+    answer: tuple[str, Any]
     while True:
         operation, ids = judge.recv()
         try:
@@ -239,8 +237,6 @@ def serve(folder: Path, judge: Connection) -> None:
             answer = ("refused", f"{type(error).__name__}: {error}")
         except BaseException:
             answer = ("broken", traceback.format_exc())
-        if operation.kind != "arm" and operation.name != "quiet":
-            answer += (worker.gathered(),)
         judge.send(answer)
 
 

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from retrieval.types import Passage
+from server.context.fence import fence_of
 from server.context.template import ChatTemplate, Message, ToolCall
 from server.settings import PromptSettings
 
@@ -64,7 +65,7 @@ class Shelf:
 
     def line(self, number: int, key: int) -> str:
         name, words = self.texts[key]
-        return f"[{number}] {name}: {words}\n"
+        return f"[{number}] {name}: {fence_of(PromptSettings()).text(words)}\n"
 
 
 def plain(message: Message) -> tuple[Any, ...]:
