@@ -30,6 +30,7 @@ from retrieval.types import (
     Chunk,
     Document,
     Page,
+    ToAttach,
     Vectors,
 )
 from retrieval.uploads import file_of
@@ -52,18 +53,13 @@ class Attachments:
     _claim: EmbedderClaim
 
     def attach(
-        self,
-        tenant: str,
-        store_id: str,
-        file_ids: Sequence[str],
-        *,
-        attributes: Mapping[str, Attribute] | None = None,
-        chunk_tokens: int | None = None,
-        overlap_tokens: int | None = None,
-        batch: bool = False,
+        self, tenant: str, store_id: str, files: Sequence[ToAttach], *, batch: bool = False
     ) -> tuple[list[Attachment], str]:
         """Of a file that is attached already, the document stays until the new one is there, and so do the
         attributes unless others are given."""
+        wanted: dict[str, ToAttach] = {}
+        for each in files:
+            wanted.setdefault(each.file_id, each)
         now = time.time()
         batch_id = f"vsfb_{secrets.token_hex(16)}" if batch else ""
         with self._connections.transaction() as db:
@@ -74,20 +70,20 @@ class Attachments:
                     (batch_id, store_id, tenant, now),
                 )
             attached = []
-            for file_id in dict.fromkeys(file_ids):
+            for each in wanted.values():
                 fresh = Attachment(
                     store_id=store_id,
-                    file_id=file_id,
+                    file_id=each.file_id,
                     tenant=tenant,
-                    filename=file_of(db, tenant, file_id).filename,
+                    filename=file_of(db, tenant, each.file_id).filename,
                     status="in_progress",
                     created_at=now,
-                    attributes=dict(attributes or {}),
-                    chunk_tokens=chunk_tokens,
-                    overlap_tokens=overlap_tokens,
+                    attributes=dict(each.attributes or {}),
+                    chunk_tokens=each.chunk_tokens,
+                    overlap_tokens=each.overlap_tokens,
                     batch_id=batch_id,
                 )
-                attached.append(_attach(db, fresh, keep_attributes=attributes is None))
+                attached.append(_attach(db, fresh, keep_attributes=each.attributes is None))
             db.execute("UPDATE vector_stores SET last_active_at = ? WHERE store_id = ?", (now, store_id))
         return attached, batch_id
 

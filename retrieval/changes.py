@@ -41,7 +41,7 @@ def version(db: sqlite3.Connection) -> int:
 def changes(db: sqlite3.Connection, since: int) -> Changes | None:
     """The net effect of what was logged after `since`. `db` is in a read transaction."""
     now = version(db)
-    if since > now:
+    if not 0 <= since <= now:
         return None  # another store's version, or this one's from before a backup was restored
     first = db.execute("SELECT min(seq) FROM changes").fetchone()[0]
     if since < now and since < first - 1:

@@ -165,7 +165,11 @@ class TantivyIndex:
         documents = None if selection.every_document else self._documents(selection)
         if documents is not None and not documents:
             return []
-        n = min(top_k + 1, n_chunks)
+        n = top_k + 1
+        if documents is not None and len(documents) > _FEW_DOCUMENTS:
+            # As many as it takes where the selected are spread evenly, and half as many again.
+            n += 3 * top_k * (len(selection.documents) - len(documents)) // (2 * len(documents))
+        n = min(n, n_chunks)
         while True:
             if documents is not None and (len(documents) <= _FEW_DOCUMENTS or n > _LONG_LIST):
                 hits = search.best_among(documents_query(self._tantivy, schema, documents), n)

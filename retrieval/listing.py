@@ -28,8 +28,9 @@ class Listing:
     ) -> tuple[list[Any], bool]:
         """Rows, and whether there are more in the direction that was asked for.
 
-        `within` and `only` are conditions with their values. An entry that `only` leaves out is a good place
-        to go on from all the same: it may have changed since it was listed. Raises `NotHere` for other ids.
+        `within` and `only` are conditions with their values; the first value of `within` is the owner of the
+        list. An entry that `only` leaves out is a good place to go on from all the same, and so is one that
+        was deleted: either may have changed since it was listed. Raises `NotHere` for other ids.
         """
         conditions = [within[0], only[0]]
         values = [*within[1], *only[1]]
@@ -54,6 +55,11 @@ class Listing:
             f"SELECT seq FROM {self.table} WHERE {self.id_column} = ? AND {within[0]}",  # noqa: S608
             (id_, *within[1]),
         ).fetchone()
+        if row is None:
+            row = db.execute(
+                "SELECT seq FROM departed WHERE owner = ? AND id = ? AND kind = ? ORDER BY place DESC LIMIT 1",
+                (within[1][0], id_, self.table),
+            ).fetchone()
         if row is None:
             raise NotHere(self.kind, id_)
         return int(row[0])

@@ -203,7 +203,37 @@ _LOG = (
     "INSERT INTO meta VALUES ('identity', new_identity())",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _VECTOR_STORES + _DOCUMENTS + _LOG)
+_DEPARTED = (
+    # Where what was deleted stood in its list, so that who deletes while reading a list can go on from there.
+    # `owner` is whose list it was: a tenant's, or a vector store's. The last 100,000 are kept.
+    """CREATE TABLE departed (
+        place INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        id TEXT NOT NULL,
+        seq INTEGER NOT NULL
+    ) STRICT""",
+    "CREATE INDEX departed_by_id ON departed (owner, id, kind)",
+    """CREATE TRIGGER departed_prune AFTER INSERT ON departed BEGIN
+        DELETE FROM departed WHERE place <= NEW.place - 100000;
+    END""",
+    """CREATE TRIGGER file_departed AFTER DELETE ON files BEGIN
+        INSERT INTO departed (kind, owner, id, seq) VALUES ('files', OLD.tenant, OLD.file_id, OLD.seq);
+    END""",
+    """CREATE TRIGGER vector_store_departed AFTER DELETE ON vector_stores BEGIN
+        DELETE FROM departed WHERE owner = OLD.store_id AND kind = 'attachments';
+        INSERT INTO departed (kind, owner, id, seq)
+            VALUES ('vector_stores', OLD.tenant, OLD.store_id, OLD.seq);
+    END""",
+    # Not of those that go because their store does.
+    """CREATE TRIGGER attachment_departed AFTER DELETE ON attachments
+        WHEN EXISTS (SELECT 1 FROM vector_stores WHERE store_id = OLD.store_id) BEGIN
+        INSERT INTO departed (kind, owner, id, seq)
+            VALUES ('attachments', OLD.store_id, OLD.file_id, OLD.seq);
+    END""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _VECTOR_STORES + _DOCUMENTS + _LOG, _DEPARTED)
 
 
 def user_version(connection: sqlite3.Connection) -> int:

@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeVar
 
-import numpy as np
-
-from retrieval.errors import RetrievalError
-from retrieval.fuse import weighted_sum
-from retrieval.query import QueryForm, QueryPlan, plan
+from retrieval.errors import EmbedderMismatch, RetrievalError
+from retrieval.fuse import LEXICAL_WEIGHT, weighted_sum
+from retrieval.query import QueryForm, QueryPlan, plan, query_vector
 from retrieval.serving import Serving
 from retrieval.types import (
     DocumentStore,
@@ -35,7 +33,7 @@ T = TypeVar("T")
 
 Mode = Literal["hybrid", "dense", "lexical"]
 
-_LEXICAL_WEIGHT: dict[Mode, float] = {"dense": 0.0, "hybrid": 0.4, "lexical": 1.0}
+_LEXICAL_WEIGHT: dict[Mode, float] = {"dense": 0.0, "hybrid": LEXICAL_WEIGHT, "lexical": 1.0}
 _SPARE = 4
 """Hits read beyond those that are wanted, in place of texts that are there twice."""
 _SWAP_AGAIN_S = 10.0
@@ -165,14 +163,14 @@ class Retriever:
         while True:
             serving = await self._read(lambda: self._open_serving(self._reading))
             try:
-                await serving.view.build()
-                # A reindex may have ended since the model was asked for: vectors of two models are never compared.
-                if not await self._is_of_another_model(serving):
-                    return serving
+                await serving.view.build(serving.embedder)
+            except EmbedderMismatch:  # a reindex ended since it was opened
+                await asyncio.to_thread(serving.close)
             except BaseException:
                 await asyncio.to_thread(serving.close)
                 raise
-            await asyncio.to_thread(serving.close)
+            else:
+                return serving
 
     async def _follow(self) -> None:
         """Bring the view to where the store is now; a search that begins after a change was committed sees it."""
@@ -180,23 +178,22 @@ class Retriever:
         if version == self._open.view.version:
             return
         async with self._following:
-            view = self._open.view
             # Whoever waited may find the work done.
-            if view.version >= version:
-                return
-            changes = await self._read(lambda: self._store.changes(view.version))
-            if changes is not None:
-                await view.apply(changes)
-                self._save_behind(view)
-            elif await self._is_of_another_model(self._open):
-                self._swap_behind()
-            else:
-                await view.build()
-
-    async def _is_of_another_model(self, serving: Serving) -> bool:
-        embedder = serving.embedder
-        held = await self._read(self._store.embedder)
-        return held is not None and held != (embedder.identity, embedder.dim)
+            while (serving := self._open).view.version < version:
+                since = serving.view.version
+                changes = await self._read(partial(self._store.changes, since))
+                if serving is not self._open:
+                    continue
+                if changes is not None:
+                    await serving.view.apply(changes)
+                    self._save_behind(serving.view)
+                    return
+                try:
+                    await serving.view.build(serving.embedder)
+                except EmbedderMismatch:
+                    if serving is self._open:
+                        self._swap_behind()
+                        return
 
     def _swap_behind(self) -> None:
         """Searches go on with the old model's vectors; what is deleted meanwhile is not in the store to be read."""
@@ -274,10 +271,7 @@ Scored = Sequence[tuple[int, float]]
 async def _embed(planned: QueryPlan, serving: Serving) -> Vectors:
     """(1, dim), normalised: the texts' vectors, each times its weight. Those of earlier turns are still known."""
     vectors = await serving.embedder.embed_all([text for text, _ in planned.dense])
-    weights = np.asarray([weight for _, weight in planned.dense], dtype=np.float32)
-    summed = weights[None, :] @ vectors
-    length = float(np.linalg.norm(summed))
-    return np.ascontiguousarray(summed / length if length else summed, dtype=np.float32)
+    return query_vector(vectors, [weight for _, weight in planned.dense])
 
 
 async def _dense(vector: Vectors, selection: Selection, serving: Serving, options: SearchOptions) -> Scored:

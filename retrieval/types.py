@@ -82,7 +82,7 @@ class Document:
 class Passage:
     """A chunk that a search returned, or neighbouring chunks of one document as one.
 
-    `score` is what passages are ranked by; `dense` the cosine similarity to the query, in [-1, 1].
+    `score` is what passages are ranked by, in [0, 1]; `dense` the cosine similarity to the query, in [-1, 1].
     """
 
     chunk_id: str
@@ -102,7 +102,7 @@ class Passage:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     dense: float | None = None
     lexical: float | None = None
-    """BM25; comparable within one search only."""
+    """BM25 as a share of what the query's words could earn."""
     also: tuple[int, ...] = ()
     """Keys of neighbouring chunks whose text is in it, too."""
 
@@ -255,7 +255,7 @@ class VectorIndex(Protocol):
 
 
 class LexicalIndex(Protocol):
-    """BM25. The statistics of a store (how rare a word is) are its own: no tenant's text shows in another's scores."""
+    """BM25, as a share of what the query's words could earn. The statistics of a store (how rare a word is) are its own: no tenant's text shows in another's scores."""
 
     async def replace(self, entries: Sequence[Entry], rows: Sequence[Rows]) -> None: ...
 
@@ -266,7 +266,8 @@ class LexicalIndex(Protocol):
     async def search(
         self, parts: Sequence[tuple[str, float]], top_k: int, selection: Selection
     ) -> list[tuple[int, float]]:
-        """At most `top_k` pairs (chunk key, BM25) of the selection, best first; equal scores by key.
+        """At most `top_k` pairs (chunk key, share) of the selection, best first; equal scores by key. A chunk that holds
+        every word has about 1, whatever the query.
 
         `parts` are texts and how much their words count; any text is words, never query syntax.
         """
@@ -409,6 +410,18 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class ToAttach:
+    """A file that is to be brought into a vector store."""
+
+    file_id: str
+    attributes: Mapping[str, Attribute] | None = None
+    """None: those that it has there already, if any."""
+    chunk_tokens: int | None = None
+    overlap_tokens: int | None = None
+    """None: the deployment's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     batch_id: str
     store_id: str
@@ -418,8 +431,21 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a tenant keeps. `default` is nobody's and does not count."""
+
+    n_files: int
+    n_bytes: int
+    """Of the uploaded files."""
+    n_stores: int
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """What part of a list is asked for: after or before an id, at most `limit`."""
+    """What part of a list is asked for: after or before an id, at most `limit`.
+
+    What was deleted a short while ago still is a place to go on from: clients delete while they read a list.
+    """
 
     limit: int = 20
     newest_first: bool = True
@@ -440,6 +466,10 @@ class FileStore(Protocol):
 
     def delete_file(self, tenant: str, file_id: str) -> None:
         """It leaves every vector store, too."""
+        ...
+
+    def usage(self, tenant: str) -> Usage:
+        """Cheap enough to ask before each upload."""
         ...
 
     def create_store(
@@ -483,17 +513,10 @@ class FileStore(Protocol):
     def delete_expired(self, now: float) -> list[str]: ...
 
     def attach(
-        self,
-        tenant: str,
-        store_id: str,
-        file_ids: Sequence[str],
-        *,
-        attributes: Mapping[str, Attribute] | None = None,
-        chunk_tokens: int | None = None,
-        overlap_tokens: int | None = None,
-        batch: bool = False,
+        self, tenant: str, store_id: str, files: Sequence[ToAttach], *, batch: bool = False
     ) -> tuple[list[Attachment], str]:
-        """`in_progress`, with the new batch's id (empty without). A file that is attached already is ingested again.
+        """`in_progress`, with the new batch's id (empty without). A file that is attached already is ingested again;
+        one that is named twice is attached as it is named first.
 
         Raises `NotHere` for the first unknown file, and nothing is attached.
         """

@@ -10,7 +10,7 @@ import time
 from retrieval.connection import Connections
 from retrieval.errors import DocumentTooLarge, NotHere
 from retrieval.listing import Listing
-from retrieval.types import Page, StoredFile
+from retrieval.types import DEFAULT_STORE, Page, StoredFile, Usage
 
 _COLUMNS = "file_id, tenant, filename, purpose, size_bytes, sha256, created_at"
 _LISTING = Listing("files", _COLUMNS, "file_id", "file")
@@ -69,6 +69,16 @@ class Uploads:
         with self._connections.reading() as db:
             rows, more = _LISTING.page(db, page, ("tenant = ?", (tenant,)), only)
         return [StoredFile(*row) for row in rows], more
+
+    def usage(self, tenant: str) -> Usage:
+        with self._connections.reader() as db:
+            row = db.execute(
+                "SELECT count(*), coalesce(sum(size_bytes), 0), "
+                "(SELECT count(*) FROM vector_stores WHERE tenant = ?1 AND store_id != ?2) "
+                "FROM files WHERE tenant = ?1",
+                (tenant, DEFAULT_STORE),
+            ).fetchone()
+        return Usage(*row)
 
     def delete_file(self, tenant: str, file_id: str) -> None:
         with self._connections.transaction() as db:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrieval.catalog import Catalog
-from retrieval.errors import SnapshotDamaged
+from retrieval.errors import EmbedderMismatch, SnapshotDamaged
 from retrieval.index import FaissIndex
+from retrieval.query_embedder import QueryEmbedder
 from retrieval.types import Changes, DocumentStore, Entry, LexicalIndex, Rows
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,12 @@ class View:
         self._snapshot_path = snapshot_path
         self._unsaved = 0
 
-    async def build(self) -> None:
+    async def build(self, embedder: QueryEmbedder | None = None) -> None:
         """From the store; the vector index from its snapshot file and what changed since, where there is one.
 
-        Raises `StoreUnusable`.
+        Raises `StoreUnusable`; `EmbedderMismatch` when the store's vectors are not those of the embedder that is named.
         """
+        await self._require_model(embedder)
         identity = await self._read(self._store.identity)
         # Of a view that serves already, searches would see the older state meanwhile.
         saved_version = await self._load(identity) if self.version < 0 else None
@@ -61,6 +63,8 @@ class View:
                 changes = await self._read(lambda: snapshot.changes(since))
             rows = await self._read(lambda: [*snapshot.rows(_BATCH_ROWS)])
             version = snapshot.version
+        # A reindex may have ended since: vectors of two models are never compared.
+        await self._require_model(embedder)
         if changes is not None:
             await self.vectors.change(changes.gone_keys, changes.added)
             self._unsaved = len(changes.gone_keys) + len(changes.added.keys)
@@ -116,11 +120,18 @@ class View:
             log.warning("%s; the index is built from the store", error)
             return None
 
+    async def _require_model(self, embedder: QueryEmbedder | None) -> None:
+        if embedder is None:
+            return
+        held = await self._read(self._store.embedder)
+        if held is not None and held != (embedder.identity, embedder.dim):
+            raise EmbedderMismatch(
+                f"the store holds vectors of {held[0]}, not of {embedder.identity}; serve it with that model"
+            )
+
     def _entries_of(self, rows: Rows) -> list[Entry]:
         found = (self.catalog.entry(number) for number in {*rows.documents.tolist()})
         return [entry for entry in found if entry is not None]
 
     async def _read(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, call)
-
-

@@ -102,7 +102,8 @@ def build_app(
             Route("/health/ready", ready),
             Route("/metrics", metrics),
             Route("/openapi.json", get_openapi),
-            Route("/", Whole(chat_page_app), methods=["GET"]),
+            Route("/", Whole(page_app("index.html")), methods=["GET"]),
+            Route("/documents", Whole(page_app("documents.html")), methods=["GET"]),
             Mount("/assets", Whole(StaticFiles(directory=_WEB))),
         ],
         middleware=[Middleware(RequestContext), *middleware],
@@ -127,17 +128,20 @@ async def _freeze_when_ready(parts: Parts) -> None:
     gc.set_threshold(20_000, 50, 50)
 
 
-async def chat_page_app(scope: Scope, receive: Receive, send: Send) -> None:
-    page = FileResponse(
-        _WEB / "index.html",
-        headers={
-            "content-security-policy": _PAGE_POLICY,
-            "x-content-type-options": "nosniff",
-            "referrer-policy": "no-referrer",
-            "cache-control": "no-cache",
-        },
-    )
-    await page(scope, receive, send)
+def page_app(name: str) -> ASGIApp:
+    async def serve_page(scope: Scope, receive: Receive, send: Send) -> None:
+        page = FileResponse(
+            _WEB / name,
+            headers={
+                "content-security-policy": _PAGE_POLICY,
+                "x-content-type-options": "nosniff",
+                "referrer-policy": "no-referrer",
+                "cache-control": "no-cache",
+            },
+        )
+        await page(scope, receive, send)
+
+    return serve_page
 
 
 class Whole:

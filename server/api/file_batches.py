@@ -1,24 +1,19 @@
 """`/v1/vector_stores/{id}/file_batches`: many files into a vector store at once.
 
 A file that cannot be read in fails by itself, with its name and the reason; the rest of the batch goes on.
-
-Divergence from OpenAI: all files of a batch are chunked alike.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from starlette.requests import Request
 from starlette.responses import Response
 
-from retrieval.errors import NotHere
-from retrieval.types import Batch, FileStore
+from retrieval.types import Batch, FileStore, ToAttach
 from server.api.body import read_struct
 from server.api.responses import json_response
 from server.api.storage import blame, caller, check_may_write, open_store, stored, writer
 from server.api.store_objects import file_batch
-from server.api.store_schema import AttachFile, Attributes, CreateFileBatch, check_file_ids, chunk_sizes
+from server.api.store_schema import AttachFile, CreateFileBatch, check_file_ids, chunk_sizes
 from server.api.vector_store_files import list_attachments
 from server.errors import InvalidParameter
 
@@ -30,11 +25,15 @@ async def create_file_batch(request: Request) -> Response:
     asked = await read_struct(request, parts.settings, CreateFileBatch)
     files = _files_of(asked)
     param = "file_ids" if asked.files is None else "files"
+    strategy = "chunking_strategy" if asked.files is None else "files[{}].chunking_strategy"
     check_file_ids([file.file_id for file in files], param, parts.settings.files.max_files_per_batch)
-    sizes = _sizes_of(files)
+    wanted = [
+        ToAttach(file.file_id, file.attributes, *chunk_sizes(file.chunking_strategy, strategy.format(at)))
+        for at, file in enumerate(files)
+    ]
     field = "file_ids[{}]" if asked.files is None else "files[{}].file_id"
     with blame({file.file_id: field.format(at) for at, file in enumerate(files)}):
-        batch = await stored(_create, parts.files, tenant, store_id, files, sizes)
+        batch = await stored(_create, parts.files, tenant, store_id, wanted)
     parts.ingestion.wake()
     return json_response(file_batch(batch))
 
@@ -55,47 +54,10 @@ def _files_of(asked: CreateFileBatch) -> list[AttachFile]:
     return asked.files
 
 
-def _sizes_of(files: list[AttachFile]) -> tuple[int | None, int | None]:
-    """Raises `InvalidParameter`."""
-    first, *others = [
-        chunk_sizes(file.chunking_strategy, f"files[{at}].chunking_strategy") for at, file in enumerate(files)
-    ]
-    for at, sizes in enumerate(others, 1):
-        if sizes != first:
-            param = f"files[{at}].chunking_strategy"
-            raise InvalidParameter(f"{param}: all files of a batch are chunked as files[0] is", param=param)
-    return first
-
-
-def _create(
-    stored_files: FileStore,
-    tenant: str,
-    store_id: str,
-    files: list[AttachFile],
-    sizes: tuple[int | None, int | None],
-) -> Batch:
-    open_store(stored_files, tenant, store_id)
-    common = files[0].attributes
-    _, batch_id = stored_files.attach(
-        tenant,
-        store_id,
-        [file.file_id for file in files],
-        attributes=common,
-        chunk_tokens=sizes[0],
-        overlap_tokens=sizes[1],
-        batch=True,
-    )
-    for file in files:
-        if file.attributes != common:
-            _set_attributes(stored_files, tenant, store_id, file.file_id, file.attributes)
-    return stored_files.batch(tenant, store_id, batch_id)
-
-
-def _set_attributes(
-    files: FileStore, tenant: str, store_id: str, file_id: str, attributes: Attributes | None
-) -> None:
-    with suppress(NotHere):  # it was detached or deleted since
-        files.modify_attachment(tenant, store_id, file_id, attributes or {})
+def _create(files: FileStore, tenant: str, store_id: str, wanted: list[ToAttach]) -> Batch:
+    open_store(files, tenant, store_id)
+    _, batch_id = files.attach(tenant, store_id, wanted, batch=True)
+    return files.batch(tenant, store_id, batch_id)
 
 
 async def get_file_batch(request: Request) -> Response:

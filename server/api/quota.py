@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from starlette.requests import Request
 
-from retrieval.types import FileStore, Page
+from retrieval.types import FileStore
 from server.errors import Busy, QuotaExceeded
 from server.settings import FileSettings
 
@@ -69,16 +69,15 @@ def desk_of(request: Request) -> Desk:
 
 def check_room_for_file(files: FileStore, settings: FileSettings, tenant: str, size_bytes: int) -> None:
     """Blocks. Raises `QuotaExceeded`."""
-    kept, _ = files.files(tenant, Page(limit=settings.max_files_per_tenant))
-    if len(kept) >= settings.max_files_per_tenant:
+    kept = files.usage(tenant)
+    if kept.n_files >= settings.max_files_per_tenant:
         raise QuotaExceeded(
             f"{settings.max_files_per_tenant} files are kept already, as many as one API key may have; delete some",
             param="file",
         )
-    n_bytes = sum(file.size_bytes for file in kept)
-    if n_bytes + size_bytes > settings.max_bytes_per_tenant:
+    if kept.n_bytes + size_bytes > settings.max_bytes_per_tenant:
         raise QuotaExceeded(
-            f"the files take {n_bytes} bytes; with {size_bytes} more they would take more than the "
+            f"the files take {kept.n_bytes} bytes; with {size_bytes} more they would take more than the "
             f"{settings.max_bytes_per_tenant} that one API key may have; delete some",
             param="file",
         )
@@ -87,8 +86,7 @@ def check_room_for_file(files: FileStore, settings: FileSettings, tenant: str, s
 def check_room_for_store(files: FileStore, settings: FileSettings, tenant: str) -> None:
     """Blocks. Raises `QuotaExceeded`."""
     most = settings.max_stores_per_tenant
-    kept, _ = files.stores(tenant, Page(limit=most + 1))  # with `default`
-    if sum(store.tenant == tenant for store in kept) >= most:
+    if files.usage(tenant).n_stores >= most:
         raise QuotaExceeded(
             f"there are {most} vector stores already, as many as one API key may have; delete some"
         )

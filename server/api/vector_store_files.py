@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from retrieval.types import Attachment, AttachmentStatus, DocumentStore, FileStore, Page
+from retrieval.types import Attachment, AttachmentStatus, DocumentStore, FileStore, Page, ToAttach
 from server.api.body import read_struct
 from server.api.listing import cursors, one_of, page_of
 from server.api.responses import json_response
@@ -33,16 +33,9 @@ async def attach_file(request: Request) -> Response:
 
 
 def _attach(files: FileStore, tenant: str, store_id: str, asked: AttachFile) -> Attachment:
-    chunk_tokens, overlap_tokens = chunk_sizes(asked.chunking_strategy)
+    wanted = ToAttach(asked.file_id, asked.attributes, *chunk_sizes(asked.chunking_strategy))
     open_store(files, tenant, store_id)
-    attached, _ = files.attach(
-        tenant,
-        store_id,
-        [asked.file_id],
-        attributes=asked.attributes,
-        chunk_tokens=chunk_tokens,
-        overlap_tokens=overlap_tokens,
-    )
+    attached, _ = files.attach(tenant, store_id, [wanted])
     return attached[0]
 
 

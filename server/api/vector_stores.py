@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from retrieval.errors import NotHere
-from retrieval.types import FileStore, Page, VectorStore
+from retrieval.types import FileStore, Page, ToAttach, VectorStore
 from server.api.body import read_struct
 from server.api.listing import cursors, page_of
 from server.api.quota import check_room_for_store
@@ -58,7 +58,7 @@ def _create(
     if not asked.file_ids:
         return made
     try:
-        files.attach(tenant, made.store_id, asked.file_ids, chunk_tokens=sizes[0], overlap_tokens=sizes[1])
+        files.attach(tenant, made.store_id, [ToAttach(file_id, None, *sizes) for file_id in asked.file_ids])
     except NotHere:  # a file was deleted since
         files.delete_store(tenant, made.store_id)
         raise

@@ -34,12 +34,16 @@ def ingest_with_progress(settings: Settings, paths: Sequence[Path], *, prune: bo
     """
     console = Console(stderr=True)
     with open_intake(settings, console) as intake:
-        code = _print_report(console, _ingest(settings, paths, intake, console, prune=prune or watch))
+        changes: Iterator[set[str]] = iter(())
         if watch:
             from server.commands.watch import changed_files
 
+            changes = changed_files(paths)
+            next(changes)
+        code = _print_report(console, _ingest(settings, paths, intake, console, prune=prune or watch))
+        if watch:
             console.print("watching for changes; end with Ctrl-C", style="dim")
-            for changed in changed_files(paths):
+            for changed in changes:
                 report = _ingest(settings, paths, intake, console, prune=True, only=changed)
                 if report.outcomes:
                     code = _print_report(console, report)

@@ -116,9 +116,7 @@ def keep_prefilled(
     return [(there, passage) for there, passage in found if passage is not None]
 
 
-def _as_prefilled(
-    there: Injected, passage: Passage | None, wanted: dict[int, Passage]
-) -> Passage | None:
+def _as_prefilled(there: Injected, passage: Passage | None, wanted: dict[int, Passage]) -> Passage | None:
     """As the search found it now; of merged chunks, whose text is all in the prompt, as they were merged."""
     found = next((wanted[key] for key in there.keys if key in wanted), None)
     if found is None or (passage is not None and passage.also and not found.also):

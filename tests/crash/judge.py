@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from crash.model import Observed, State, observe
-from crash.operations import FIRST_MODEL, dim_of
+from crash.operations import FIRST_MODEL, NoEmbedder, dim_of
 from crash.worker import BACKUP, CHOICE, INDEX, STORE
 from retrieval.errors import SnapshotDamaged
 from retrieval.index import FaissIndex
@@ -89,8 +89,8 @@ def judged(folder: Path, candidates: Sequence[State], follower: Follower, n_new:
         with store.snapshot() as snapshot:
             fresh = Follower().build(snapshot)
         follower.require_same(fresh)
-        dim = dim_of((store.embedder() or (FIRST_MODEL, 0))[0])
-        snapshot_told = asyncio.run(_view(store, folder / INDEX, dim, fresh))
+        model = (store.embedder() or (FIRST_MODEL, 0))[0]
+        snapshot_told = asyncio.run(_view(store, folder / INDEX, model, fresh))
     finally:
         store.close()
     return Verdict(observed, candidate, snapshot_told)
@@ -124,13 +124,14 @@ def _difference(expected: State, found: State) -> str:
     return "; ".join(told) or "the gathered vectors differ"
 
 
-async def _view(store: SqliteStore, path: Path, dim: int, fresh: Follower) -> tuple[int, int] | None:
+async def _view(store: SqliteStore, path: Path, model: str, fresh: Follower) -> tuple[int, int] | None:
     """A server's view of the store is right, whatever the snapshot is."""
+    dim = dim_of(model)
     told = await loaded(path, store.identity(), dim)
     with ThreadPoolExecutor(max_workers=1) as reading:
         view = View(store, FaissIndex(dim, CHOICE), None, reading, path)
         try:
-            await view.build()
+            await view.build(NoEmbedder(model))
             await require_content(view.vectors, fresh)
         finally:
             view.close()

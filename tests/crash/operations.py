@@ -12,6 +12,8 @@ import numpy as np
 
 from retrieval.types import DEFAULT_STORE, DEPLOYMENT, Vectors
 
+DEFAULT_MOMENT_S = 0.004
+"""How long an operation takes, until one was measured."""
 FIRST_MODEL = "model-8-1"
 """The number of dimensions stands in the name."""
 
@@ -50,13 +52,26 @@ def model_after(model: str) -> str:
     return f"model-{20 - int(dim)}-{int(number) + 1}"
 
 
+@dataclass(frozen=True, slots=True)
+class NoEmbedder:
+    """The model's name and dimensions: all that a view asks for while it is built."""
+
+    identity: str
+
+    @property
+    def dim(self) -> int:
+        return dim_of(self.identity)
+
+
 def embedded(texts: tuple[str, ...], model: str) -> Vectors:
     """(len(texts), dim) float32, L2-normalised: of a text and a model, always the same."""
-    return np.array([_vector(text, model) for text in texts], dtype=np.float32).reshape(-1, dim_of(model))
+    digests = (hashlib.sha256(text.encode()).digest() for text in texts)
+    vectors = [_vector(digest, model) for digest in digests]
+    return np.array(vectors, dtype=np.float32).reshape(-1, dim_of(model))
 
 
 @lru_cache(maxsize=20_000)
-def _vector(text: str, model: str) -> tuple[float, ...]:
-    seed = int.from_bytes(hashlib.sha256(f"{model} {text}".encode()).digest()[:8], "little")
+def _vector(digest: bytes, model: str) -> tuple[float, ...]:
+    seed = int.from_bytes(hashlib.sha256(model.encode() + digest).digest()[:8], "little")
     vector = np.random.default_rng(seed).standard_normal(dim_of(model)).astype(np.float32)
     return tuple(vector / np.linalg.norm(vector))

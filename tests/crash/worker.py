@@ -24,15 +24,15 @@ import faiss  # noqa: F401
 import numpy as np
 
 from crash.model import observe
-from crash.operations import FIRST_MODEL, Operation, dim_of, embedded, tenant_of
+from crash.operations import FIRST_MODEL, NoEmbedder, Operation, dim_of, embedded, tenant_of
 from retrieval import changes
 from retrieval.backup import backup
 from retrieval.chunk import chunk_text_for_embedding
-from retrieval.errors import RetrievalError
+from retrieval.errors import RetrievalError, SnapshotDamaged
 from retrieval.index import FaissIndex
 from retrieval.index_kind import IndexChoice
 from retrieval.store import SqliteStore, document_id_for
-from retrieval.types import Attachment, Chunk, Document, Rows
+from retrieval.types import Attachment, Chunk, Document, Rows, ToAttach
 from retrieval.view import View
 
 CHOICE = IndexChoice(kind="hnsw", merge_above=8, scanned_below=8)
@@ -98,8 +98,8 @@ class Worker:
                 self.store.files.delete_store(tenant, its_id)
             case "attach":
                 wanted = dict(operation.attributes) or None
-                attach = self.store.files.attach
-                return attach(tenant, store_id, [its_id], attributes=wanted, batch=bool(operation.limit))[1]
+                files = [ToAttach(its_id, wanted)]
+                return self.store.files.attach(tenant, store_id, files, batch=bool(operation.limit))[1]
             case "finish":
                 attachment = self._attachment(operation)
                 document = self._document(operation, store_id, its_id)
@@ -126,6 +126,10 @@ class Worker:
                 return self._loop.run(self._save())
             case "compaction":
                 return self._loop.run(self._compact())
+            case "save as":
+                self._loop.run(self._save_as(IndexChoice(operation.name, merge_above=8)))
+            case "view":
+                return self._loop.run(self._viewed(IndexChoice(operation.name, merge_above=8)))
             case "reindex begin":
                 self.store.next_vectors.begin(operation.name, dim_of(operation.name))
             case "reindex put":
@@ -171,7 +175,11 @@ class Worker:
         )  # fmt: skip
         model = self.store.embedder()
         assert model is not None
-        return document, chunks, embedded(tuple(chunk_text_for_embedding(title, each) for each in chunks), model[0])
+        return (
+            document,
+            chunks,
+            embedded(tuple(chunk_text_for_embedding(title, each) for each in chunks), model[0]),
+        )
 
     def _attachment(self, operation: Operation) -> Attachment:
         store_id, file_id = self._ids[operation.store], self._ids[operation.name]
@@ -199,6 +207,43 @@ class Worker:
         await view.vectors.settled()
         return await self._save()
 
+    async def _save_as(self, choice: IndexChoice) -> None:
+        """With a structure of that kind, and with dead rows."""
+        with self.store.snapshot() as snapshot:
+            (rows,) = snapshot.rows(1_000)
+            version = snapshot.version
+        index = FaissIndex(rows.vectors.shape[1], choice)
+        try:
+            await index.replace([rows])
+            await index.settled()
+            n = len(rows.keys) // 8
+            back = Rows(rows.keys[:n], rows.documents[:n], rows.vectors[:n], rows.texts[:n])
+            await index.change(back.keys.tolist(), back)
+            assert index.kind == choice.kind
+            await index.save(self._folder / INDEX, self.store.identity(), version)
+        finally:
+            index.close()
+
+    async def _viewed(self, choice: IndexChoice) -> tuple[str, list[tuple[int, float]]]:
+        """What became of the snapshot; and all that a view built with it finds for the first chunk's vector."""
+        with self.store.snapshot() as snapshot:
+            query = next(iter(snapshot.rows(1))).vectors
+        index = FaissIndex(query.shape[1], choice)
+        try:
+            taken = "not taken" if await index.load(self._folder / INDEX, self.store.identity()) is None else "taken"
+        except SnapshotDamaged:
+            taken = "damaged"
+        finally:
+            index.close()
+        view = View(self.store, FaissIndex(query.shape[1], choice), None, self._threads, self._folder / INDEX)
+        try:
+            model = self.store.embedder()
+            assert model is not None
+            await view.build(NoEmbedder(model[0]))
+            return taken, (await view.vectors.search(query, 10_000))[0]
+        finally:
+            view.close()
+
     async def _followed(self) -> View:
         model = self.store.embedder()
         assert model is not None
@@ -210,7 +255,7 @@ class Worker:
             self._drop_view()
         index = FaissIndex(dim_of(model[0]), CHOICE)
         self._view = View(self.store, index, None, self._threads, self._folder / INDEX)
-        await self._view.build()
+        await self._view.build(NoEmbedder(model[0]))
         return self._view
 
     def _drop_view(self) -> None:

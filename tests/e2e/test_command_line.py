@@ -101,7 +101,7 @@ def test_an_open_address_without_keys_is_refused() -> None:
 def test_ingest_takes_what_it_can_and_names_what_it_cannot(
     tmp_path: Path, chat_model_path: Path, knowledge: Path
 ) -> None:
-    (knowledge / "broken.md").write_bytes(b"\xff\xfe\x00bad")
+    (knowledge / "broken.md").write_bytes(b"bad\x00")
     environment = {
         "FIRSTWORD_ENGINE__MODEL": str(chat_model_path),
         "FIRSTWORD_RETRIEVAL__EMBEDDER_KIND": "hashing",

@@ -22,9 +22,9 @@ from conversations import (
     whole_blocks,
 )
 from gateways import Gateway, MakeSettings, running
-from retrieval.embed import HashingEmbedder
+from retrieval.intake import DirectPreparer, Intake
 from server.context.joints import Joints
-from server.parts import ingest_paths
+from server.knowledge import ingest_paths, make_embedder
 from wire import CHAT, events
 
 pytestmark = pytest.mark.anyio
@@ -344,9 +344,7 @@ async def test_a_changed_document_stands_in_later_prompts_as_it_is_now(
             ingest_paths,
             settings,
             [knowledge],
-            parts.store,
-            HashingEmbedder(dim=384),
-            parts.template,
+            Intake(DirectPreparer(parts.template), make_embedder(settings), parts.store),
             on_progress=lambda _: None,
         )
         stream = await talk.say(asked_about("bicycles", 9))

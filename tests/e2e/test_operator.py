@@ -11,7 +11,9 @@ import pytest
 
 from gateways import Gateway, MakeSettings, running
 from retrieval.ingest import ingest
+from retrieval.intake import DirectPreparer, Intake
 from server.app import build_app
+from server.knowledge import make_embedder
 from server.telemetry.timing import PHASES
 from wire import ask, question
 
@@ -121,18 +123,10 @@ async def test_what_is_ingested_while_it_runs_is_in_the_next_turn(gateway: Gatew
     new = tmp_path / "dragons.md"
     new.write_text("# Dragons\n\nThe dragon Smaug sleeps on gold.\n")
     parts = gateway.parts
-    embedder = parts.retriever._embedder
+    intake = Intake(DirectPreparer(parts.template), make_embedder(parts.settings), parts.store)
 
     def take_in() -> None:
-        ingest(
-            [new],
-            parts.store,
-            embedder,
-            parts.template,
-            chunk_tokens=160,
-            overlap_tokens=24,
-            max_document_bytes=10**6,
-        )
+        ingest([new], intake, chunk_tokens=160, overlap_tokens=24, max_document_bytes=10**6)
 
     await asyncio.to_thread(take_in)
     stream = await ask(gateway.url, question("Where does the dragon Smaug sleep?"))

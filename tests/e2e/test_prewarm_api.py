@@ -210,13 +210,13 @@ async def test_a_turn_that_comes_while_a_guess_is_searched_for_keeps_it_from_the
     settings = library(admission__max_running_turns=1, prewarm__max_running_share=1.0, **SLOW_TOKENS)
     async with running(settings) as gateway:
         given, typing, found = Given(gateway), Talk(gateway), asyncio.Event()
-        retrieve = gateway.parts.retriever.retrieve
+        search = gateway.parts.retriever.search
 
-        async def slow_retrieve(*query: Any) -> Any:
+        async def slow_search(*query: Any) -> Any:
             await found.wait()
-            return await retrieve(*query)
+            return await search(*query)
 
-        monkeypatch.setattr(gateway.parts.retriever, "retrieve", slow_retrieve)
+        monkeypatch.setattr(gateway.parts.retriever, "search", slow_search)
         first = asyncio.create_task(Talk(gateway, BARE).say("Hi", max_tokens=200, ignore_eos=True))
         await until(lambda: given.turns and not gateway.parts.admission.prefill_tokens)
         assert (await typing.type(asked_about("bicycles"))).json() == STARTED
@@ -358,7 +358,7 @@ async def test_a_search_that_fails_is_nobodys_error(
             raise StoreUnusable("a test says so")
 
         with monkeypatch.context() as patched:
-            patched.setattr(gateway.parts.retriever, "retrieve", broken)
+            patched.setattr(gateway.parts.retriever, "search", broken)
             assert (await talk.type(asked_about("bicycles"))).json() == STARTED
             await prewarmed()
         assert await outcomes(gateway) == {"failed": 1}

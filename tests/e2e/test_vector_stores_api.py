@@ -128,7 +128,13 @@ async def test_the_openai_sdk_takes_a_file_through_its_whole_life(gateway: Gatew
         assert all(result.file_id != attached.id for result in again.data)
         assert (await client.files.retrieve(attached.id)).filename == "returns.md"
         assert (await client.files.delete(listed[0])).deleted
-        assert listed[0] not in [file.id async for file in client.vector_stores.files.list(store.id)]
+        left = set(listed) - {listed[0], attached.id}
+        async for file in client.vector_stores.files.list(
+            store.id, limit=1
+        ):  # each page is asked for by what is gone
+            await client.vector_stores.files.delete(file.id, vector_store_id=store.id)
+            left.remove(file.id)
+        assert left == set()
         assert (await client.vector_stores.delete(store.id)).deleted
         with pytest.raises(openai.NotFoundError):
             await client.vector_stores.retrieve(store.id)
@@ -165,11 +171,13 @@ async def test_what_comes_back_is_what_is_published(gateway: Gateway) -> None:
         assert len(await found(client, store_id, "item", max_num_results=1)) == 1
         assert await found(client, store_id, "item", ranking_options={"score_threshold": 1}) == []
 
+        static = {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 10}
+        strategy = {"type": "static", "static": static}
         batched = await client.post(
             store + "/file_batches",
             json={
                 "files": [
-                    {"file_id": nasty, "attributes": {"n": 1}},
+                    {"file_id": nasty, "attributes": {"n": 1}, "chunking_strategy": strategy},
                     {"file_id": shipping, "attributes": {"n": 2}},
                 ]
             },
@@ -180,6 +188,8 @@ async def test_what_comes_back_is_what_is_published(gateway: Gateway) -> None:
         listed = (await client.get(batch + "/files?order=asc&filter=completed")).json()
         assert [file["attributes"] for file in listed["data"]] == [{"n": 1}, {"n": 2}]
         assert (listed["first_id"], listed["last_id"]) == (nasty, shipping)
+        own, common = (file["chunking_strategy"]["static"] for file in listed["data"])
+        assert (own == static, common == static) == (True, False)
         assert await found(client, store_id, "item", filters={"type": "gt", "key": "n", "value": 5}) == []
         assert (await client.post(batch + "/cancel")).json()["status"] == "cancelled"
         first = (await client.get(store + "/files?limit=1&order=asc")).json()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from retrieval.types import Query
 from server.context.conversation import read_conversation
 from server.context.template import Message
 from server.errors import InvalidParameter
@@ -21,7 +22,7 @@ def test_reading_counts_turns_and_joins_system_messages() -> None:
     assert found.turn == 2
     assert found.system == "a\n\nb"
     assert found.question == "two"
-    assert found.search_query == "one\ntwo"
+    assert found.query == Query("two", ("one",), "reply")
     assert [message.content for message in found.history] == ["one", "reply"]
 
 

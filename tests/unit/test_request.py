@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from server.api.request import parse_chat_request, to_turn_request
 from server.engine.protocol import Grammar
-from server.errors import BadRequest, NotFound
+from server.errors import BadRequest
 from server.parts import Deployment
 from server.settings import load_settings
 
+COMPARISON = {"type": "eq", "key": "year", "value": 1}
 ASK = {"messages": [{"role": "user", "content": "Hi"}]}
 SETTINGS = load_settings()
 DEPLOYMENT = Deployment(SETTINGS, vocabulary_size=1_000, takes_tools=True)
@@ -123,7 +124,14 @@ def test_what_changes_nothing_or_is_honoured_is_accepted(fields: dict[str, Any])
             {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]},
             "messages[0].tool_calls[0].id",
         ),
-        ({"retrieval": {"filters": {}}}, "retrieval.filters"),
+        ({"retrieval": {"filters": []}}, "retrieval.filters"),
+        ({"retrieval": {"filters": {}}}, "retrieval.filters.type"),
+        ({"retrieval": {"filters": COMPARISON | {"key": ""}}}, "retrieval.filters.key"),
+        (
+            {"retrieval": {"filters": {"type": "or", "filters": [COMPARISON, COMPARISON | {"value": None}]}}},
+            "retrieval.filters.filters[1].value",
+        ),
+        ({"retrieval": {"vector_store_ids": ["vs"] * 17}}, "retrieval.vector_store_ids"),
         ({"retrieval": {"top_k": 0}}, "retrieval.top_k"),
         ({"messages": ASK["messages"] * 513}, "messages"),
     ],
@@ -162,9 +170,35 @@ def test_a_misspelt_parameter_gets_a_hint() -> None:
         parse(temprature=1)
 
 
-def test_an_unknown_store_is_not_found() -> None:
-    with pytest.raises(NotFound):
-        to_turn_request(parse(retrieval={"vector_store_ids": ["vs_other"]}), DEPLOYMENT)
+def scope_of(**retrieval: Any) -> str:
+    return to_turn_request(parse(retrieval=retrieval), DEPLOYMENT).scope
+
+
+def test_what_is_searched_is_named_the_same_however_it_is_written() -> None:
+    assert scope_of() == scope_of(vector_store_ids=["default"]) == scope_of(vector_store_ids=None)
+    assert scope_of(vector_store_ids=["a", "b"]) == scope_of(vector_store_ids=["b", "a", "b"])
+    turned = {"value": 1, "key": "year", "type": "eq"}
+    assert scope_of(filters=turned) == scope_of(filters={"type": "eq", "key": "year", "value": 1})
+
+
+def test_what_is_searched_has_names_of_its_own() -> None:
+    scopes = [
+        {},
+        {"enabled": False},
+        {"vector_store_ids": ["a"]},
+        {"vector_store_ids": ["a", "b"]},
+        {"filters": COMPARISON},
+        {"filters": COMPARISON | {"value": True}},
+        {"filters": COMPARISON | {"value": "1"}},
+        {"filters": COMPARISON, "vector_store_ids": ["a"]},
+        {"filters": {"type": "and", "filters": [COMPARISON]}},
+    ]
+    assert len({scope_of(**scope) for scope in scopes}) == len(scopes)
+
+
+def test_no_stores_are_no_search() -> None:
+    request = to_turn_request(parse(retrieval={"vector_store_ids": []}), DEPLOYMENT)
+    assert (request.retrieve, request.where.store_ids) == (False, ())
 
 
 def test_a_reply_can_be_sent_back_as_it_came() -> None:

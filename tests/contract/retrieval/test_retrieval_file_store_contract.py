@@ -22,6 +22,8 @@ from retrieval.types import (
     DocumentStore,
     FileStore,
     Page,
+    ToAttach,
+    Usage,
     Vectors,
 )
 
@@ -67,7 +69,7 @@ def parts(attachment: Attachment, *texts: str) -> tuple[Document, list[Chunk], V
 
 def attached(files: FileStore, tenant: str, store_id: str, data: bytes = b"x") -> Attachment:
     file = files.add_file(tenant, "a.md", "assistants", data)
-    return files.attach(tenant, store_id, [file.file_id])[0][0]
+    return files.attach(tenant, store_id, [ToAttach(file.file_id)])[0][0]
 
 
 def ids(found: tuple[list[object], bool]) -> list[str]:
@@ -122,6 +124,55 @@ def test_pages_join_to_the_whole_list(files: FileStore, newest_first: bool, monk
             files.files("t", page)
 
 
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("kind", ["files", "stores", "detach", "attached files"])
+def test_a_list_is_read_to_its_end_by_who_deletes_meanwhile(files: FileStore, kind: str, newest_first: bool):
+    home = files.create_store("t", "home").store_id
+    made = [files.add_file("t", str(n), "p", b"").file_id for n in range(5)]
+    files.attach("t", home, [ToAttach(file_id) for file_id in made])
+    stores = [home, *(files.create_store("t", str(n)).store_id for n in range(4))]
+
+    def listed(after: str) -> tuple[list[str], bool]:
+        page = Page(2, newest_first, after)
+        if kind == "files":
+            found, more = files.files("t", page)
+            return [one.file_id for one in found], more
+        if kind == "stores":
+            kept, more = files.stores("t", page)
+            return [one.store_id for one in kept], more
+        attachments, more = files.attachments("t", home, page)
+        return [one.file_id for one in attachments], more
+
+    seen: list[str] = []
+    more = True
+    while more:
+        found, more = listed(seen[-1] if seen else "")
+        seen += found
+        for id_ in found:
+            if kind == "detach":
+                files.detach("t", home, id_)
+            elif kind != "stores":
+                files.delete_file("t", id_)
+            elif id_ != DEFAULT_STORE:
+                files.delete_store("t", id_)
+    oldest_first = [DEFAULT_STORE, *stores] if kind == "stores" else made
+    assert seen == (oldest_first[::-1] if newest_first else oldest_first)
+    assert listed("")[0] == ([DEFAULT_STORE] if kind == "stores" else [])
+    if kind in ("files", "stores"):  # what it deleted is a place in the owner's list only
+        with pytest.raises(NotHere):
+            getattr(files, kind)("u", Page(after=seen[0 if newest_first else -1]))
+
+
+def test_usage_is_what_the_tenant_keeps(files: FileStore):
+    assert files.usage("t") == files.usage(DEPLOYMENT) == Usage(0, 0, 0)
+    heavy, _ = files.add_file("t", "a", "p", b"123"), files.add_file("t", "b", "p", b"123")
+    store = files.create_store("t", "s")
+    assert (files.usage("t"), files.usage("u")) == (Usage(2, 6, 1), Usage(0, 0, 0))
+    files.delete_file("t", heavy.file_id)
+    files.delete_store("t", store.store_id)
+    assert files.usage("t") == Usage(1, 3, 0)
+
+
 def test_default_is_there_for_all_and_only_the_deployments(files: FileStore):
     assert files.store("t", DEFAULT_STORE).tenant == DEPLOYMENT
     mine = files.create_store("t", "mine")
@@ -152,7 +203,7 @@ def test_what_another_tenant_has_is_as_good_as_absent(both: Both):
     files = both.files
     store = files.create_store("t", "mine")
     file = files.add_file("t", "a", "p", b"x")
-    (attachment,), batch_id = files.attach("t", store.store_id, [file.file_id], batch=True)
+    (attachment,), batch_id = files.attach("t", store.store_id, [ToAttach(file.file_id)], batch=True)
     theirs = files.add_file("u", "b", "p", b"y").file_id
     page = Page()
     for call in (
@@ -164,8 +215,8 @@ def test_what_another_tenant_has_is_as_good_as_absent(both: Both):
         lambda: files.stores("u", Page(after=store.store_id)),
         lambda: files.modify_store("u", store.store_id, name="x"),
         lambda: files.delete_store("u", store.store_id),
-        lambda: files.attach("u", store.store_id, [theirs]),
-        lambda: files.attach("u", DEFAULT_STORE, [file.file_id]),
+        lambda: files.attach("u", store.store_id, [ToAttach(theirs)]),
+        lambda: files.attach("u", DEFAULT_STORE, [ToAttach(file.file_id)]),
         lambda: files.attachment("u", store.store_id, file.file_id),
         lambda: files.attachments("u", store.store_id, page),
         lambda: files.modify_attachment("u", store.store_id, file.file_id, {}),
@@ -198,13 +249,19 @@ def test_in_default_each_takes_away_what_is_theirs(files: FileStore):
 
 def test_attaching_is_all_or_nothing(files: FileStore):
     file_ids = [files.add_file("t", str(n), "p", b"").file_id for n in range(2)]
+    wanted = [ToAttach(file_ids[0], {"n": 1.0}, 100), ToAttach(file_ids[1], None, 200, 20)]
     with pytest.raises(NotHere, match="file-gone"):
-        files.attach("t", DEFAULT_STORE, [*file_ids, "file-gone"], batch=True)
+        files.attach("t", DEFAULT_STORE, [*wanted, ToAttach("file-gone")], batch=True)
     with pytest.raises(NotHere, match="vs_gone"):
-        files.attach("t", "vs_gone", file_ids)
+        files.attach("t", "vs_gone", wanted)
     assert files.pending(9) == []
-    attachments, batch_id = files.attach("t", DEFAULT_STORE, [*file_ids, file_ids[0]])
+    attachments, batch_id = files.attach("t", DEFAULT_STORE, [*wanted, ToAttach(file_ids[0], {"n": 2.0})])
     assert ([one.file_id for one in attachments], batch_id) == (file_ids, "")
+    assert [(one.attributes, one.chunk_tokens, one.overlap_tokens) for one in attachments] == [
+        ({"n": 1.0}, 100, None),
+        ({}, 200, 20),
+    ]
+    assert attachments == [files.attachment("t", DEFAULT_STORE, file_id) for file_id in file_ids]
 
 
 def test_pending_is_oldest_first_and_of_all_tenants(files: FileStore):
@@ -212,7 +269,7 @@ def test_pending_is_oldest_first_and_of_all_tenants(files: FileStore):
     second = attached(files, "u", DEFAULT_STORE)
     assert files.pending(9) == [first, second]
     assert files.pending(1) == [first]
-    again = files.attach("t", DEFAULT_STORE, [first.file_id])[0][0]
+    again = files.attach("t", DEFAULT_STORE, [ToAttach(first.file_id)])[0][0]
     assert files.pending(9) == [second, again]
 
 
@@ -220,9 +277,7 @@ def test_finish_stores_and_completes_as_one(both: Both):
     files, documents = both.files, both.documents
     store = files.create_store("t", "s")
     file = files.add_file("t", "a.md", "p", b"x")
-    (attachment,), _ = files.attach(
-        "t", store.store_id, [file.file_id], attributes={"n": 1.0}, chunk_tokens=100, overlap_tokens=20
-    )
+    (attachment,), _ = files.attach("t", store.store_id, [ToAttach(file.file_id, {"n": 1.0}, 100, 20)])
     assert (attachment.chunk_tokens, attachment.overlap_tokens, attachment.filename) == (100, 20, "a.md")
     assert files.store("t", store.store_id).n_by_status["in_progress"] == 1
     files.modify_attachment("t", store.store_id, file.file_id, {"n": 2.0})  # while it is being ingested
@@ -267,7 +322,7 @@ def test_a_worker_that_comes_late_changes_nothing(both: Both):
         files.detach("t", one.store_id, one.file_id)
 
     def attached_anew(one: Attachment) -> None:
-        files.attach("t", one.store_id, [one.file_id])
+        files.attach("t", one.store_id, [ToAttach(one.file_id)])
 
     def detached_and_attached_anew(one: Attachment) -> None:
         detached(one)
@@ -296,7 +351,7 @@ def test_a_worker_that_comes_late_changes_nothing(both: Both):
     ):
         store = files.create_store("t", happens.__name__)
         file = files.add_file("t", "a", "p", b"x")
-        (attachment,), _ = files.attach("t", store.store_id, [file.file_id], batch=True)
+        (attachment,), _ = files.attach("t", store.store_id, [ToAttach(file.file_id)], batch=True)
         happens(attachment)
         version = documents.version()
         for settled in (
@@ -326,13 +381,13 @@ def test_attaching_again_keeps_the_document_until_the_new_one_is_there(both: Bot
     first = attached(files, "t", DEFAULT_STORE)
     files.modify_attachment("t", DEFAULT_STORE, first.file_id, {"n": 1.0})
     assert files.finish(first, *parts(first, "old"))
-    (again,), _ = files.attach("t", DEFAULT_STORE, [first.file_id], chunk_tokens=64)
+    (again,), _ = files.attach("t", DEFAULT_STORE, [ToAttach(first.file_id, chunk_tokens=64)])
     assert (again.status, again.attributes, again.chunk_tokens) == ("in_progress", {"n": 1.0}, 64)
     assert again.created_at > first.created_at
     assert files.settle(again, error="no luck")
     failed = files.attachment("t", DEFAULT_STORE, first.file_id)
     assert [chunk.text for chunk in documents.chunks(failed.document_id)] == ["old"]
-    (third,), _ = files.attach("t", DEFAULT_STORE, [first.file_id], attributes={})
+    (third,), _ = files.attach("t", DEFAULT_STORE, [ToAttach(first.file_id, attributes={})])
     assert (third.attributes, third.error, third.error_code) == ({}, "", "")
     assert files.finish(third, *parts(third, "new"))
     assert [chunk.text for chunk in documents.chunks(failed.document_id)] == ["new"]
@@ -344,7 +399,7 @@ def test_documents_go_with_what_they_came_from(both: Both, how: str):
     files, documents = both.files, both.documents
     store = files.create_store("t", "s", expires_after_days=1)
     one, other = attached(files, "t", store.store_id), attached(files, "t", store.store_id)
-    (elsewhere,), _ = files.attach("t", DEFAULT_STORE, [one.file_id])
+    (elsewhere,), _ = files.attach("t", DEFAULT_STORE, [ToAttach(one.file_id)])
     for attachment in (one, other, elsewhere):
         assert files.finish(attachment, *parts(attachment, "text"))
     with documents.snapshot() as snapshot:
@@ -394,7 +449,9 @@ def test_deleting_a_document_detaches_its_file(both: Both):
 def test_a_batch_counts_and_is_cancelled(both: Both):
     files = both.files
     file_ids = [files.add_file("t", str(n), "p", b"").file_id for n in range(4)]
-    attachments, batch_id = files.attach("t", DEFAULT_STORE, file_ids, batch=True)
+    attachments, batch_id = files.attach(
+        "t", DEFAULT_STORE, [ToAttach(file_id) for file_id in file_ids], batch=True
+    )
     assert batch_id.startswith("vsfb_")
     assert {one.batch_id for one in attachments} == {batch_id}
     assert files.finish(attachments[0], *parts(attachments[0], "text"))

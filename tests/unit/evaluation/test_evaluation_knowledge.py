@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from evaluation_made import PASSAGES
 
-from retrieval.embed import HashingEmbedder
-from retrieval.types import Vectors
+from retrieval.hashing_embedder import HashingEmbedder
+from retrieval.types import Query, Scope, Vectors
 from server.evaluation.data import SourcePassage
-from server.evaluation.knowledge import embed_once, open_knowledge
+from server.evaluation.knowledge import embed_once, open_collections
+from server.settings import load_settings
 
 BY_COLLECTION = {
     name: tuple(SourcePassage(**row) for row in PASSAGES if row["collection"] == name)
@@ -45,17 +46,21 @@ def embed(embedder: CountingEmbedder, folder: Path) -> dict[str, Vectors]:
 @pytest.mark.anyio
 async def test_a_collection_is_searched_alone_and_its_ids_are_the_datas(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    async with open_knowledge(
-        BY_COLLECTION, HashingEmbedder(64), Words(), tmp_path, lambda *done: seen.append(done)
-    ) as knowledge:
+    settings = load_settings(overrides={"data_dir": tmp_path / "var"})
+    async with open_collections(
+        settings, BY_COLLECTION, HashingEmbedder(64), Words(), tmp_path, lambda *done: seen.append(done)
+    ) as collections:
         for name, passages in BY_COLLECTION.items():
             for passage in passages:
-                found, _ = await knowledge[name].retriever.retrieve(passage.text, top_k=10)
+                found, _ = await collections[name].retriever.search(
+                    Query(passage.text), Scope(), top_k=10
+                )
                 assert found[0].document_id == passage.id
                 assert found[0].text == passage.text
                 assert found[0].n_tokens == len(passage.text.split())
                 assert {one.document_id for one in found} == {one.id for one in passages}
     assert seen[-1] == (5, 5)
+    assert not (tmp_path / "var").exists(), "what the deployment keeps of its index is left alone"
 
 
 def test_nothing_is_embedded_twice_until_text_or_embedder_change(tmp_path: Path) -> None:

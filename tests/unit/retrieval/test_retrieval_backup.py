@@ -21,7 +21,7 @@ from retrieval.backup import backup
 from retrieval.errors import StoreFull, StoreUnusable
 from retrieval.integrity import check
 from retrieval.store import SqliteStore, document_id_for
-from retrieval.types import DEFAULT_STORE, Chunk, Document
+from retrieval.types import DEFAULT_STORE, Chunk, Document, ToAttach
 
 DIM = 8
 
@@ -55,7 +55,7 @@ def test_a_copy_is_the_store_with_an_identity_of_its_own(path: Path, tmp_path: P
     told: list[tuple[int, int]] = []
     store = opened(path)
     file = store.files.add_file("t", "a.md", "p", b"bytes")
-    store.files.attach("t", DEFAULT_STORE, [file.file_id])
+    store.files.attach("t", DEFAULT_STORE, [ToAttach(file.file_id)])
     backup(path, tmp_path / "copy.db", lambda done, total: told.append((done, total)))
     assert told
     assert told[-1] == ((tmp_path / "copy.db").stat().st_size,) * 2

@@ -13,6 +13,7 @@ import retrieval
 from retrieval.embed import HashingEmbedder
 from retrieval.errors import EmbedderMismatch, StoreFull
 from retrieval.ingest import IngestProgress, IngestReport, ingest
+from retrieval.intake import DirectPreparer, Intake
 from retrieval.store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document, Vectors
 
@@ -60,14 +61,14 @@ def write(folder: Path, name: str, text: str) -> None:
 
 
 def run(paths: Sequence[str | Path], store: SqliteStore, **options: Any) -> IngestReport:
-    options = {
-        "embedder": HashingEmbedder(32),
-        "counter": Words(),
-        "chunk_tokens": 32,
-        "overlap_tokens": 8,
-        "max_document_bytes": 10_000,
-    } | options
-    return ingest(paths, store, **options)
+    embedder = options.pop("embedder", HashingEmbedder(32))
+    options = {"chunk_tokens": 32, "overlap_tokens": 8, "max_document_bytes": 10_000} | options
+    return ingest(paths, Intake(DirectPreparer(Words()), embedder, store), **options)
+
+
+def n_vectors(store: SqliteStore) -> int:
+    with store.snapshot() as snapshot:
+        return sum(len(rows.keys) for rows in snapshot.rows(100))
 
 
 def statuses(report: IngestReport) -> dict[str, str]:
@@ -104,10 +105,9 @@ def test_only_a_changed_file_is_updated_under_its_old_id(store: SqliteStore, fol
     write(folder, "b.md", "# Bee\n\nwax")
     report = run([folder], store)
     assert statuses(report) == {"b.md": "updated", "a/c.html": "unchanged", "a/z.txt": "unchanged"}
-    passage = store.passage(document_id_for(str(folder / "b.md")) + "-0")
-    assert passage is not None
-    assert passage.text == "wax"
-    assert len(store.chunk_vectors()[0]) == 3
+    (chunk,) = store.chunks(document_id_for(str(folder / "b.md")))
+    assert chunk.text == "wax"
+    assert n_vectors(store) == 3
 
 
 @pytest.mark.parametrize("setting", [{"chunk_tokens": 33}, {"overlap_tokens": 7}])
@@ -120,7 +120,7 @@ def test_another_parser_version_ingests_again(
     store: SqliteStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run([folder], store)
-    monkeypatch.setattr("retrieval.ingest.PARSER_VERSION", 10**6)
+    monkeypatch.setattr("retrieval.intake.PARSER_VERSION", 10**6)
     assert run([folder], store).n_updated == 3
 
 
@@ -148,7 +148,7 @@ def test_each_bad_file_is_named_with_its_reason_and_the_rest_goes_on(store: Sqli
         "empty.html": "holds no text",
         "latin.txt": "not UTF-8 text (byte 3)",
         "long.txt": "10001 bytes, above the limit of 10000",
-        "table.xlsx": "no parser for '.xlsx' files",
+        "table.xlsx": "looks like text, not like an Excel workbook as its name says",
     }
     assert all(Path(name).name in str(reason) for name, reason in reasons.items())
     assert (report.n_added, report.stopped) == (3, None)

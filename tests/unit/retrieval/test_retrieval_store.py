@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import retrieval
-from retrieval.errors import EmbedderMismatch, StoreFull, StoreUnusable
+from retrieval.errors import EmbedderMismatch, NotHere, StoreFull, StoreUnusable
 from retrieval.integrity import check
 from retrieval.schema import MIGRATIONS
 from retrieval.store import SqliteStore, document_id_for
-from retrieval.types import Chunk, Document
+from retrieval.types import Chunk, Document, Page, ToAttach
 
 ROOT = Path(retrieval.__file__).parents[1]
 DIM = 8
@@ -327,4 +327,30 @@ def test_what_fails_beside_a_snapshot_is_not_the_stores_error(tmp_path: Path):
     store = opened(tmp_path / "store.db")
     with pytest.raises(FileNotFoundError), store.snapshot():
         (tmp_path / "gone").read_bytes()
+    store.close()
+
+
+def test_the_places_of_what_was_deleted_do_not_pile_up(tmp_path: Path):
+    store = SqliteStore(tmp_path / "store.db")
+    files = store.files
+
+    def kinds() -> list[str]:
+        with store.connections.reader() as db:
+            return [kind for (kind,) in db.execute("SELECT kind FROM departed ORDER BY place")]
+
+    made = [files.add_file("t", str(n), "p", b"").file_id for n in range(4)]
+    store_id = files.create_store("t", "s").store_id
+    files.attach("t", store_id, [ToAttach(file_id) for file_id in made])
+    files.detach("t", store_id, made[0])
+    assert kinds() == ["attachments"]
+    files.delete_store("t", store_id)  # with three attachments
+    assert kinds() == ["vector_stores"]
+    files.delete_file("t", made[1])
+    assert [file.file_id for file in files.files("t", Page(after=made[1]))[0]] == [made[0]]
+    with store.connections.transaction() as db:
+        db.execute("UPDATE sqlite_sequence SET seq = seq + 99999 WHERE name = 'departed'")
+    files.delete_file("t", made[3])
+    assert kinds() == ["files"]
+    with pytest.raises(NotHere):
+        files.files("t", Page(after=made[1]))
     store.close()
