@@ -129,7 +129,8 @@ class Ingestion:
                 while pending := await asyncio.to_thread(self._files.pending, 1):
                     await self._ingest(pending[0])
                 wait_s = _LOOK_AGAIN_S
-            except (StoreFull, StoreUnusable, EmbedderMismatch) as error:
+            # OSError: no process could be started, for want of memory or descriptors.
+            except (StoreFull, StoreUnusable, EmbedderMismatch, OSError) as error:
                 log.warning("ingest waits: %s", error)
                 wait_s = _RETRY_S
             try:

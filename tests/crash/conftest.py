@@ -41,7 +41,9 @@ def faulty_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery
     compiler = shutil.which("cc")
     if compiler is None:
         if FULL:
-            pytest.fail("calls can only be made to fail with a C compiler: install one (`cc`) and run this again")
+            pytest.fail(
+                "calls can only be made to fail with a C compiler: install one (`cc`) and run this again"
+            )
         pytest.skip("there is no C compiler (`cc`) to build the library that makes calls fail")
     library = tmp_path_factory.mktemp("faults") / "faults.so"
     source = Path(__file__).with_name("faults.c")

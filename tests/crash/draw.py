@@ -39,7 +39,7 @@ KINDS = {
 
 _MOST_DOCUMENTS, _MOST_STORES, _MOST_FILES = 24, 5, 10
 _LARGE = "large"
-_WORDS = "river stone light winter harbour copper garden signal paper window".split()
+_WORDS = ["river", "stone", "light", "winter", "harbour", "copper", "garden", "signal", "paper", "window"]
 _GATHERED_AT_ONCE = 24
 
 
@@ -64,7 +64,7 @@ class Draw:
             "update": "ingest", "delete": "ingest", "modify": "ingest", "prune": "ingest",
             "delete file": "upload", "delete store": "create store", "attach": "upload", "finish": "attach",
             "settle": "attach", "cancel": "attach", "detach": "attach", "create store": "delete store",
-            "upload": "delete file", "ingest": "delete", "reindex put": "reindex begin",
+            "upload": "delete file", "ingest": "delete", "reindex put": "ingest" if state.next_model else "reindex begin",
             "reindex finish": "reindex put" if state.next_model else "reindex begin",
         }  # fmt: skip
         return self.towards(before[kind], state)
@@ -76,7 +76,9 @@ class Draw:
             case "ingest":
                 if len(own) >= _MOST_DOCUMENTS:
                     return None
-                return Operation(kind, self._store(state), self._name("d"), self._texts(), 1, self._attributes())
+                return Operation(
+                    kind, self._store(state), self._name("d"), self._texts(), 1, self._attributes()
+                )
             case "ingest large":
                 # More than SQLite's cache holds: written to the log before it is committed.
                 return Operation(kind, DEFAULT_STORE, _LARGE, self._new_texts(random.randint(60, 80)), 2_500)
@@ -92,7 +94,9 @@ class Draw:
                 if len(state.files) >= _MOST_FILES:
                     return None
                 repeat = random.choice([1, 1, 1, 2_000])
-                return Operation(kind, name=self._name(random.choice("ab")), texts=self._texts(), repeat=repeat)
+                return Operation(
+                    kind, name=self._name(random.choice("ab")), texts=self._texts(), repeat=repeat
+                )
             case "delete file":
                 name = self._one(list(state.files))
                 return name and Operation(kind, name=name)

@@ -118,7 +118,8 @@ def _difference(expected: State, found: State) -> str:
             if isinstance(one, dict) and isinstance(other, dict):
                 keys = {*one, *other}
                 one, other = (
-                    {key: each.get(key) for key in keys if one.get(key) != other.get(key)} for each in (one, other)
+                    {key: each.get(key) for key in keys if one.get(key) != other.get(key)}
+                    for each in (one, other)
                 )
             told.append(f"{name}: expected {one!r:.600}, found {other!r:.600}")
     return "; ".join(told) or "the gathered vectors differ"

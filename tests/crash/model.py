@@ -228,7 +228,9 @@ def _checked_vectors(store: SqliteStore, model: str) -> frozenset[int]:
     keys: list[int] = []
     with store.snapshot() as snapshot:
         for rows in snapshot.rows(1_000):
-            assert np.array_equal(rows.vectors, embedded(rows.texts, model)), "a vector of another text or model"
+            assert np.array_equal(rows.vectors, embedded(rows.texts, model)), (
+                "a vector of another text or model"
+            )
             keys += rows.keys.tolist()
         assert len(keys) == snapshot.n_chunks
     return frozenset(keys)

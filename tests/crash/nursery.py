@@ -89,7 +89,7 @@ def nursery(preload: Path | None = None) -> Iterator[Nursery]:
         environment["LD_PRELOAD"] = str(preload)
     with ours, theirs:
         program = subprocess.Popen(
-            [sys.executable, "-m", "crash.worker", str(theirs.fileno())],
+            [sys.executable, "-m", "crash.program", str(theirs.fileno())],
             cwd=PROJECT_ROOT,
             env=environment,
             pass_fds=[theirs.fileno()],

@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 FULL = os.environ.get("CRASH_SIZE", "ci") == "full"
 SEED = os.environ.get("CRASH_SEED", "1")
+AT_MOST = int(os.environ.get("CRASH_CASES", "1000000"))
+"""A sample of a suite's cases, where not all are wanted."""
 _SUITE, _, _NUMBER = os.environ.get("CRASH_CASE", "").partition(":")
 
 TIMEOUT_S = 3_600 if FULL else 120

@@ -49,7 +49,10 @@ def test_a_damaged_snapshot_is_told_and_the_store_serves(
         (tmp_path / INDEX).write_bytes(whole)
         require_view(child, kind, "taken", expected)
     rows: list[Sequence[object]] = [("damage", "files", "refused with SnapshotDamaged, built from the store")]
-    tell(f"damaged snapshots of kind {kind}, {len(whole)} bytes", [*rows, *((*one, one[1]) for one in met.items())])
+    tell(
+        f"damaged snapshots of kind {kind}, {len(whole)} bytes",
+        [*rows, *((*one, one[1]) for one in met.items())],
+    )
 
 
 def prepared(folder: Path, child: Child, kind: str) -> tuple[dict[int, float], bytes]:

@@ -1,26 +1,14 @@
-"""The program that is killed: forks a worker for each socket that it is handed, all with everything imported.
-
-A worker does one operation after the other and says so when each has returned, and not before.
-"""
+"""Does operations on the store and the index of one folder, as the parts of a server and its commands do."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
-import logging
-import os
-import signal
-import socket
-import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import faiss  # noqa: F401
 import numpy as np
 
 from crash.model import observe
@@ -28,7 +16,7 @@ from crash.operations import FIRST_MODEL, NoEmbedder, Operation, dim_of, embedde
 from retrieval import changes
 from retrieval.backup import backup
 from retrieval.chunk import chunk_text_for_embedding
-from retrieval.errors import RetrievalError, SnapshotDamaged
+from retrieval.errors import SnapshotDamaged
 from retrieval.index import FaissIndex
 from retrieval.index_kind import IndexChoice
 from retrieval.store import SqliteStore, document_id_for
@@ -230,7 +218,11 @@ class Worker:
             query = next(iter(snapshot.rows(1))).vectors
         index = FaissIndex(query.shape[1], choice)
         try:
-            taken = "not taken" if await index.load(self._folder / INDEX, self.store.identity()) is None else "taken"
+            taken = (
+                "not taken"
+                if await index.load(self._folder / INDEX, self.store.identity()) is None
+                else "taken"
+            )
         except SnapshotDamaged:
             taken = "damaged"
         finally:
@@ -269,49 +261,3 @@ def _disarmed() -> tuple[int, str]:
     library.fault_trace.restype = ctypes.c_char_p
     struck: int = library.fault_disarm()
     return struck, library.fault_trace().decode()
-
-
-def serve(folder: Path, judge: Connection) -> None:
-    worker = Worker(folder)
-    answer: tuple[str, Any]
-    while True:
-        operation, ids = judge.recv()
-        try:
-            answer = ("done", worker.do(operation, ids))
-        except (RetrievalError, Refused) as error:
-            answer = ("refused", f"{type(error).__name__}: {error}")
-        except BaseException:
-            answer = ("broken", traceback.format_exc())
-        judge.send(answer)
-
-
-def main() -> None:
-    control = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    logging.disable(logging.WARNING)
-    gc.freeze()
-    while True:
-        folder, descriptors, _, _ = socket.recv_fds(control, 4_096, 1)
-        if not folder:
-            return
-        pid = os.fork()
-        if pid == 0:
-            control.close()
-            with Connection(descriptors[0]) as judge:
-                _end_with(lambda: serve(Path(folder.decode()), judge))
-        os.close(descriptors[0])
-        control.send(str(pid).encode())
-
-
-def _end_with(work: Callable[[], None]) -> None:
-    try:
-        work()
-    except (EOFError, ConnectionError):
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -15,6 +15,7 @@ from retrieval.store import document_id_for
 from retrieval.types import Chunk, Document
 from server.context.prompt import DEFAULT_LAYOUT
 from server.knowledge import make_embedder
+from server.telemetry.timing import PHASES
 from wire import CHAT, ask, question
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +46,9 @@ async def test_a_turn_rests_on_the_stores_and_documents_that_it_names(
     monkeypatch.setenv("FIRSTWORD_AUTH__API_KEYS", '{"ada": "key-a", "bob": "key-b"}')
     async with running(library()) as gateway:
         old, new = document("bicycles", "as ada wrote it first"), document("bicycles", "as ada wrote it last")
-        ada = await filled(gateway, "key-a", {"old.md": (old, {"year": 1990}), "new.md": (new, {"year": 2020})})
+        ada = await filled(
+            gateway, "key-a", {"old.md": (old, {"year": 1990}), "new.md": (new, {"year": 2020})}
+        )
         other = await filled(gateway, "key-a", {"other.md": (document("bicycles", "as ada kept it"), {})})
         bob = await filled(gateway, "key-b", {"bob.md": (document("bicycles", "as bob wrote it"), {})})
         given, about = Given(gateway), asked_about("bicycles")
@@ -55,17 +58,15 @@ async def test_a_turn_rests_on_the_stores_and_documents_that_it_names(
         assert set(sources(everything)) == {"old.md", "new.md", "other.md"}
         assert set(sources(await ask(gateway.url, question(about, **of(bob)), **BOB))) == {"bob.md"}
         assert "bicycles.md" in sources(await ask(gateway.url, question(about), **ADA))
+        nowhere = "vs_" + "0" * 32
         async with stores.client_of(gateway, "key-a") as client:
             foreign = await client.post(CHAT, json=question(about, **of(ada, bob)))
-            unknown = await client.post(CHAT, json=question(about, **of(ada, "vs_" + "0" * 32)))
+            unknown = await client.post(CHAT, json=question(about, **of(ada, nowhere)))
             typed = await prewarm(gateway, {"messages": [user(about)], **of(bob)}, **ADA)
             for refused in (foreign, unknown, typed):
                 assert refused.status_code == 404
                 assert refused.json()["error"]["param"] == "retrieval.vector_store_ids"
-            shown = foreign.json()["error"]["message"].replace(bob, "") == unknown.json()["error"][
-                "message"
-            ].replace("vs_" + "0" * 32, "")
-            assert shown
+            assert foreign.text.replace(bob, nowhere) == unknown.text
             chunk_id = everything.chunks[0]["firstword"]["citations"][0]["chunk_id"]
             assert (await client.get(f"/v1/passages/{chunk_id}")).status_code == 200
         async with stores.client_of(gateway, "key-b") as client:
@@ -86,12 +87,12 @@ async def test_a_turn_rests_on_the_stores_and_documents_that_it_names(
         assert "as ada wrote it" not in given.text()
         await talk.say(asked_about("bicycles", 3), **of(ada))
         assert "as ada kept it" not in given.text()
-        assert not any("bob" in given.text(at) for at in range(len(given.turns)) if at != 1)
+        assert [at for at in range(len(given.turns)) if "as bob wrote it" in given.text(at)] == [1]
         no_search = await talk.say(about, **of())
         assert sources(no_search) == {}
 
 
-FINDS = {"retrieval__min_score": 0.35, "retrieval__mode": "dense", "retrieval__query": "last"}
+FINDS = {"retrieval__min_score": 0.2, "retrieval__mode": "dense", "retrieval__query": "last"}
 NOTHING = "Zebras? Okapis!"
 
 
@@ -121,7 +122,8 @@ async def test_a_turn_that_finds_nothing_can_be_refused_without_the_engine(libra
         given, talk = Given(gateway), Talk(gateway)
         stream = await talk.say(NOTHING, stream_options={"include_usage": True})
         assert (stream.text, stream.finish_reasons, stream.done) == (reply, ["stop"], True)
-        assert sum(stream.timing["phases_ms"].values()) == pytest.approx(stream.timing["ttft_ms"], abs=0.5)
+        timing = stream.timing
+        assert sum(timing[phase] for phase in PHASES) == pytest.approx(timing["ttft"], abs=0.05)
         assert given.requests == []
         usage = stream.chunks[-1]["usage"]
         assert usage["completion_tokens"] == len(gateway.parts.template.encode(reply))
@@ -137,7 +139,10 @@ async def test_a_turn_that_finds_nothing_can_be_refused_without_the_engine(libra
         assert (await Talk(gateway).say(NOTHING, retrieval={"enabled": False})).text != reply
 
 
-PARTS = [f"Of the harbour tides: {what}." for what in ("pilots board at dawn", "cranes lift at noon", "lamps burn at dusk")]
+PARTS = [
+    f"Of the harbour tides: {what}."
+    for what in ("pilots board at dawn", "cranes lift at noon", "lamps burn at dusk")
+]
 HARBOUR = "Tell of harbour tides, pilots, cranes and lamps"
 
 
@@ -177,7 +182,7 @@ async def test_neighbours_are_one_passage_until_one_of_them_changes(library: Mak
         await write_harbour(gateway, changed)
         stream = await talk.say("harbour tides pilots board at dawn", retrieval={"top_k": 1})
         assert "lamps burn" not in given.text()
-        assert "cranes lift" not in given.text(), "it was part of what is gone"
+        assert "cranes lift at noon." not in given.text(), "it was part of what is gone"
         assert given.text().count("pilots board at dawn.") == 1
         assert sources(stream) == {"harbour.md": 2}, "another text, another number"
 
@@ -190,7 +195,7 @@ async def test_neighbours_that_were_prefilled_as_one_are_not_told_again(library:
     async with running(library(retrieval__query="last")) as gateway:
         await write_harbour(gateway, PARTS)
         given, talk = Given(gateway), Talk(gateway, {"retrieval": {"top_k": 3}})
-        assert (await talk.type(HARBOUR)).status_code == 200
+        assert (await talk.type(HARBOUR)).status_code == 202
         await prewarmed()
         assert len(given.prewarms) == 1
         assert sources(await talk.say(HARBOUR)) == {"harbour.md": 1}

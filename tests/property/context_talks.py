@@ -14,7 +14,7 @@ from property.context_reference import (
     Line,
     Shelf,
 )
-from retrieval.types import Passage, SearchTiming
+from retrieval.types import Passage, Query, Scope, SearchTiming
 from server.context.template import Message, ToolCall
 from server.engine.protocol import Delta, GenerateRequest
 
@@ -157,7 +157,9 @@ class Searches:
         self._shelf = shelf
         self.found: Sequence[str] = ()
 
-    async def retrieve(self, query: str, top_k: int, min_score: float) -> tuple[list[Passage], SearchTiming]:
+    async def search(
+        self, query: Query, scope: Scope, top_k: int, min_score: float
+    ) -> tuple[list[Passage], SearchTiming]:
         return self._shelf.passages(self.found), SearchTiming(0, 0, 0)
 
     async def gone(self, keys: Sequence[int]) -> set[int]:

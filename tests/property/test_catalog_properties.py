@@ -104,7 +104,7 @@ class CatalogMachine(RuleBasedStateMachine):
 
 
 TestCatalog = CatalogMachine.TestCase
-TestCatalog.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestCatalog.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 
 
 def test_selections_beyond_the_most_are_made_anew_and_equal() -> None:

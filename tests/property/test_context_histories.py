@@ -107,6 +107,7 @@ class Histories(RuleBasedStateMachine):
                 ledger=Ledger(self.store, FINGERPRINT),
                 guesses=Guesses(2, 60.0),
                 engine=self.engine,
+                template=self.stage.template,
                 retriever=self.searches,
                 authenticator=SimpleNamespace(cache_salt=lambda tenant: tenant),
                 order=SimpleNamespace(arrange=self._arrange),
@@ -328,7 +329,7 @@ class Histories(RuleBasedStateMachine):
         passages = (await search(request, recalled, parts))[0] if request.retrieve else ()
         if guess is not None:
             parts.guesses.look(guess)
-        wanted = await look_over(request, recalled, passages, guess, parts)
+        wanted = await look_over(request, recalled, passages, guess, parts, searched=request.retrieve)
         if guess is not None:
             parts.guesses.stop(guess)
         try:
@@ -403,7 +404,12 @@ def _as_sent(message: Message) -> Message:
 def stage(template: ChatTemplate, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     def sized(**dotted: object) -> Settings:
         overrides = {key.replace("__", "."): value for key, value in dotted.items()}
-        overrides |= {"prompt.system": "Answer.", "engine.kind": "simulated"}
+        overrides |= {
+            "prompt.system": "Answer.",
+            "engine.kind": "simulated",
+            # The model of these tests knows nothing of the note; tests/e2e/test_grounding.py does.
+            "retrieval.nothing_found": "ignore",
+        }
         return load_settings(PROJECT_ROOT / "configs" / "default.toml", overrides)
 
     sizes = (

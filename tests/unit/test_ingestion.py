@@ -281,9 +281,9 @@ async def test_another_model_takes_over_what_the_old_one_was_at(store: SqliteSto
     assert (rows.vectors == new.embed(rows.texts)).all()
 
 
-@pytest.mark.parametrize("error", [StoreFull, EmbedderMismatch])
+@pytest.mark.parametrize("error", [StoreFull, EmbedderMismatch, OSError])
 async def test_what_is_not_the_files_fault_is_tried_again(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, error: type[RetrievalError]
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     monkeypatch.setattr(module, "_RETRY_S", 0.02)
     store_id = new_store(store)
@@ -339,4 +339,3 @@ def test_an_ingest_goes_on_after_the_longest_pause_and_at_the_end() -> None:
     threading.Timer(0.02, closing.closed.set).start()
     closing()
     assert closing.closed.is_set()
-

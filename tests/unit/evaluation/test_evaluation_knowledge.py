@@ -52,9 +52,7 @@ async def test_a_collection_is_searched_alone_and_its_ids_are_the_datas(tmp_path
     ) as collections:
         for name, passages in BY_COLLECTION.items():
             for passage in passages:
-                found, _ = await collections[name].retriever.search(
-                    Query(passage.text), Scope(), top_k=10
-                )
+                found, _ = await collections[name].retriever.search(Query(passage.text), Scope(), top_k=10)
                 assert found[0].document_id == passage.id
                 assert found[0].text == passage.text
                 assert found[0].n_tokens == len(passage.text.split())

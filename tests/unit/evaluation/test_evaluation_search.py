@@ -12,10 +12,18 @@ from evaluation_made import conversation, write_data
 from rich.console import Console
 
 from gateways import MakeSettings
+from server.context.template import ChatTemplate
 from server.errors import ConfigError
+from server.evaluation import search
 from server.evaluation.search import RetrievalOrder, evaluate_retrieval, variants_of
 
 WHOLE = RetrievalOrder(modes=("dense", "lexical"), query_forms=("last",), whole=True)
+
+
+@pytest.fixture(autouse=True)
+def _session_template(template: ChatTemplate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes longer to load than all else here."""
+    monkeypatch.setattr(search, "ChatTemplate", lambda _model: template)
 
 
 def asked(name: str, *relevant: str, collection: str = "tax", question: str) -> dict[str, Any]:
@@ -35,7 +43,6 @@ def test_each_variant_is_measured_as_if_by_hand(make_settings: MakeSettings, tmp
     data = write_data(tmp_path / "data", conversations)
     output, shown = tmp_path / "report.json", io.StringIO()
     console = Console(file=shown, width=200)
-    # The project's own queries are the last messages here; the deployment's folder is not written to.
     assert evaluate_retrieval(make_settings(), data, WHOLE, output, console) == 0
     report = json.loads(output.read_text())
     assert (report["passages"], report["chunks"]) == (5, 5)
@@ -66,7 +73,7 @@ def test_each_variant_is_measured_as_if_by_hand(make_settings: MakeSettings, tmp
     rank = missed["passages"].index("tax-3") + 1
     assert dense["all"]["mrr"]["value"] == pytest.approx((1 + 1 + 1 + 1 / rank) / 4)
     assert dense["answerable_auc"] == 1.0
-    assert not make_settings().data_path.exists()
+    assert not make_settings().data_path.exists(), "what the deployment has is left alone"
 
 
 def test_long_passages_are_cut_and_named_once(make_settings: MakeSettings, tmp_path: Path) -> None:

@@ -47,9 +47,7 @@ def test_a_changed_section_is_embedded_alone_and_the_others_keep_their_keys(
     before = taken(store, page, sections("alpha one", "beta two", "gamma three"), embedder)
     assert len(embedder.embedded) == len(before) == 3
     embedder.embedded.clear()
-    after = taken(
-        store, page, sections("zero new", "alpha one", "beta changed", "gamma three"), embedder
-    )
+    after = taken(store, page, sections("zero new", "alpha one", "beta changed", "gamma three"), embedder)
     assert sorted(text.split()[-2:] for text in embedder.embedded) == [["beta", "changed"], ["zero", "new"]]
     for text in ("alpha one", "gamma three"):
         assert after[text].key == before[text].key

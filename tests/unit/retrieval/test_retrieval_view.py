@@ -202,7 +202,7 @@ async def test_a_reindex_swaps_the_model_and_no_search_fails(store: SqliteStore)
             for _ in range(20):
                 await found(retriever, "document")
         ended.set()
-        assert all([n > 0 for n in await asyncio.gather(*at_once)])
+        assert all(n > 0 for n in await asyncio.gather(*at_once))
         assert opened == [EMBEDDER.identity, NEW.identity]
         store.claim_embedder(NEW.identity, NEW.dim)
         put(store, "later", "what came later", embedder=NEW)
