@@ -44,6 +44,7 @@ class View:
         self._reading = reading
         self._snapshot_path = snapshot_path
         self._unsaved = 0
+        self._changing = asyncio.Lock()
 
     async def build(self, embedder: QueryEmbedder | None = None) -> None:
         """From the store; the vector index from its snapshot file and what changed since, where there is one.
@@ -78,14 +79,15 @@ class View:
 
     async def apply(self, changes: Changes) -> None:
         """When this has returned, every search that begins sees the changes."""
-        self.catalog.apply(changes)
-        following = [self.vectors.change(changes.gone_keys, changes.added)]
-        if self.lexical is not None:
-            entries = self._entries_of(changes.added)
-            following.append(self.lexical.change(changes.gone_keys, entries, changes.added))
-        await asyncio.gather(*following)
-        self._unsaved += len(changes.gone_keys) + len(changes.added.keys)
-        self.version = changes.version
+        async with self._changing:
+            self.catalog.apply(changes)
+            following = [self.vectors.change(changes.gone_keys, changes.added)]
+            if self.lexical is not None:
+                entries = self._entries_of(changes.added)
+                following.append(self.lexical.change(changes.gone_keys, entries, changes.added))
+            await asyncio.gather(*following)
+            self._unsaved += len(changes.gone_keys) + len(changes.added.keys)
+            self.version = changes.version
 
     @property
     def wants_saving(self) -> bool:
@@ -96,9 +98,14 @@ class View:
         if self._snapshot_path is None or self._unsaved < at_least:
             return False
         identity = await self._read(self._store.identity)
-        unsaved, version = self._unsaved, self.version
+        async with self._changing:
+            unsaved, version = self._unsaved, self.version
+            saving = asyncio.ensure_future(self.vectors.save(self._snapshot_path, identity, version))
+            # Its first step captures the index. Of a chunk that it held beyond this version, and that went
+            # before the next start, the store's changes would not tell.
+            await asyncio.sleep(0)
         try:
-            await self.vectors.save(self._snapshot_path, identity, version)
+            await saving
         except OSError as error:
             log.warning("the index is not kept in %s: %s", self._snapshot_path, error.strerror or error)
             return False

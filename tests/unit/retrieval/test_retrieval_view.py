@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serving_made import (
@@ -124,6 +125,39 @@ async def test_a_snapshot_that_cannot_be_written_stops_nobody(
     async with retriever_of(store, snapshot=tmp_path / "none" / "vectors.snapshot") as retriever:
         assert await texts(retriever, "words") == ["words"]
     assert "is not kept" in caplog.text
+
+
+async def test_a_snapshot_holds_its_version_and_nothing_newer(
+    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what came after it and went before the next start, the store does not tell."""
+    snapshot = tmp_path / "vectors.snapshot"
+    put(store, "a", "words of a")
+    async with retriever_of(store, snapshot=snapshot) as retriever:
+        view, let = retriever.view, asyncio.Event()
+        change = view.lexical.change  # type: ignore[union-attr]
+
+        async def held(*changes: Any) -> None:
+            await let.wait()
+            await change(*changes)
+
+        monkeypatch.setattr(view.lexical, "change", held)
+        put(store, "a", "other words of a")
+        query = asyncio.create_task(texts(retriever, "words"))
+        async with asyncio.timeout(30):
+            while (
+                len(await view.vectors.search(EMBEDDER.embed(["other"]), 9)) == 0
+                or not view._changing.locked()
+            ):
+                await asyncio.sleep(0.001)
+        saving = asyncio.create_task(view.save(at_least=0))
+        await asyncio.sleep(0.02)
+        let.set()
+        assert await saving
+        assert await query == ["other words of a"]
+        index = FaissIndex(DIM)
+        assert await index.load(snapshot, store.identity()) == view.version == store.version()
+        index.close()
 
 
 async def test_a_view_too_far_behind_is_built_anew(
