@@ -25,7 +25,7 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test check fault crash bench-retrieval bench-ingest bench-poison fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-contextpilot redis setup models browser clients lock lock-clients clean
+.PHONY: serve test check fault crash retrieval-full bench-retrieval bench-ingest bench-poison fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-contextpilot redis setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
@@ -44,6 +44,12 @@ fault: setup models redis
 	@FAULT_SIZE=full $(BIN)/python -m pytest tests/fault -s $(PYTEST_ARGS)
 
 # kill -9, failing writes and flipped bits under the store and its snapshots.
+# 10,000 random operations over several tenants.
+retrieval-full: setup
+	@RETRIEVAL_SIZE=full INDEX_SIZE=full $(BIN)/python -m pytest -s $(PYTEST_ARGS) \
+		tests/property/test_retrieval_operations.py tests/property/test_index_properties.py \
+		tests/contract/retrieval/test_retrieval_index_contract.py tests/unit/retrieval/test_retrieval_index_snapshot.py
+
 crash: setup
 	@CRASH_SIZE=full $(BIN)/python -m pytest tests/crash -s $(PYTEST_ARGS)
 

@@ -82,7 +82,7 @@ class Document:
 class Passage:
     """A chunk that a search returned, or neighbouring chunks of one document as one.
 
-    `score` is what passages are ranked by, in [0, 1]; `dense` the cosine similarity to the query, in [-1, 1].
+    `score` is what passages are ranked by, but for a reranker, in [0, 1]; `dense` the cosine similarity to the query, in [-1, 1].
     """
 
     chunk_id: str

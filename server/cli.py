@@ -104,7 +104,9 @@ def check(config: ConfigOption = None) -> None:
 
 @app.command()
 def reindex(
-    embedder: Annotated[str, typer.Argument(help="Path of the new sentence-transformers model.")],
+    embedder: Annotated[
+        str, typer.Argument(help="Path of the new sentence-transformers model; default: retrieval.embedder.")
+    ] = "",
     abandon: Annotated[bool, typer.Option(help="Give up a reindex that was begun.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -114,7 +116,9 @@ def reindex(
 
     from server.commands.reindex import reindex_store
 
-    reindex_store(settings, embedder, abandon=abandon, console=Console(stderr=True))
+    reindex_store(
+        settings, embedder or settings.retrieval.embedder, abandon=abandon, console=Console(stderr=True)
+    )
 
 
 @app.command()

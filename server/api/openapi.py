@@ -106,6 +106,7 @@ def _paths(has_keys: bool) -> Schema:
         "/metrics": {"get": operation("Figures for Prometheus", text_content("text/plain"), ONCE_OPEN)},
         "/openapi.json": {"get": operation("This document", {"application/json": {}}, ONCE_OPEN)},
         "/": {"get": operation("The chat page", text_content("text/html"), ALWAYS)},
+        "/documents": {"get": operation("The documents page", text_content("text/html"), ALWAYS)},
     }
 
 
