@@ -102,7 +102,7 @@ class Retriever:
         options = self._options
         reranker = self._reranker if ranker != "none" else None
         started = time.monotonic()
-        await self._follow()
+        await self.follow()
         serving = self._open
         with serving.in_use():
             planned = plan(query, options.query)
@@ -172,7 +172,7 @@ class Retriever:
             else:
                 return serving
 
-    async def _follow(self) -> None:
+    async def follow(self) -> None:
         """Bring the view to where the store is now; a search that begins after a change was committed sees it."""
         version = await self._read(self._store.version)
         if version == self._open.view.version:

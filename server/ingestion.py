@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from retrieval.embedding_process import EmbeddingProcess
@@ -36,6 +36,9 @@ _LOOK_AGAIN_S = 30.0
 _RETRY_S = 5.0
 """After the store could not be written."""
 _PAUSE_STEP_S = 0.005
+
+
+Follow = Callable[[], Awaitable[None]]
 
 
 class Throttle:
@@ -77,6 +80,7 @@ class Ingestion:
         self._woken = asyncio.Event()
         self._progress: dict[tuple[str, str], tuple[int, int]] = {}
         self._running: asyncio.Task[None] | None = None
+        self._follow: Follow | None = None
         self.completed = 0
         self.failed = 0
 
@@ -98,7 +102,9 @@ class Ingestion:
         """How many of how many chunks are embedded, while the file is being ingested."""
         return self._progress.get((store_id, file_id))
 
-    def start(self) -> None:
+    def start(self, follow: Follow | None = None) -> None:
+        """`follow` brings the indexes up to date after each document, so that the next turn need not."""
+        self._follow = follow
         self._running = asyncio.create_task(self._run(), name="ingestion")
 
     def embed_with(self, embedder: Embedder) -> None:
@@ -148,6 +154,8 @@ class Ingestion:
             await asyncio.shield(self._at_work)
         finally:
             del self._progress[place]
+        if self._follow is not None:
+            await self._follow()
 
     def _take(self, attachment: Attachment, place: tuple[str, str]) -> None:
         def tell(n_done: int, n_chunks: int) -> None:

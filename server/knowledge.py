@@ -88,7 +88,7 @@ async def open_knowledge(
         await retriever.load()
         # So that nobody's first turn pays for it.
         await retriever.search(Query("warm-up"), Scope(), top_k=1)
-        ingestion.start()
+        ingestion.start(retriever.follow)
         yield Knowledge(store, retriever, ingestion)
 
 

@@ -257,3 +257,14 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path, content: str | None
     ):
         works(preparer)
     assert preparer.worker_pids() == []
+
+
+def test_a_worker_of_a_large_process_stays_for_the_next_document(tokenizer_file: Path):
+    ballast = bytearray(200 << 20)
+    limits = ParseLimits(max_memory_bytes=384 << 20)
+    with contextlib.closing(Preparer(tokenizer_file, limits)) as preparer:
+        assert works(preparer)
+        (pid,) = preparer.worker_pids()
+        assert works(preparer)
+        assert preparer.worker_pids() == [pid]
+    assert len(ballast) == 200 << 20
