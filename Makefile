@@ -1,5 +1,5 @@
 # make serve   set up what is missing, then run the server
-# make test    the same set-up, then the whole suite
+# make test    the same set-up, then the whole suite; make coverage: with what it covers (takes half as long again)
 # make fault   the fault suites at full size; make fuzz: the fuzzers; make crash: the store under kill -9
 # make check   format, lint, types, import contracts
 # make bench   the gateway beside others; make bench-engine: beside vLLM's own server
@@ -25,13 +25,19 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test check fault crash retrieval-full bench-retrieval bench-ingest bench-poison fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-contextpilot redis setup models browser clients lock lock-clients clean
+.PHONY: serve test coverage check fault crash retrieval-full bench-retrieval bench-ingest bench-poison fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-contextpilot redis setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
+# What needs nothing but a core runs on two; what starts servers, engines and browsers has the machine to itself.
+ALONE := tests/unit tests/property tests/contract/retrieval
 test: setup models browser clients fuzz-tools redis
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests $(ALONE:%=--ignore=%) $(PYTEST_ARGS)
+
+coverage: setup models browser clients fuzz-tools redis
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff format --check
