@@ -134,9 +134,8 @@ def restored(choice: IndexChoice, kind: Kind, index: Any, n_trained: int) -> Str
 class Compressed:
     """4-bit product-quantised codes: all in one list ("pq"), or in inverted lists ("ivf").
 
-    Of 100,000 chunks of real text a scan of all codes proposes 98.9 % of the exact five in 0.41 ms of CPU time.
-    Lists of which a quarter is scanned lose more than they save there (96.3 % in 0.31 ms), but at 300,000 chunks
-    they are twice as fast (98.2 % in 1.0 ms beside 99.4 % in 2.1).
+    Of 100,000 chunks of real text a scan of all codes proposes 99 % of the exact five. Lists of which a quarter is
+    scanned lose more than they save there, but at 300,000 chunks they take half the time (1.0 ms of CPU beside 2.1).
     """
 
     def __init__(self, choice: IndexChoice, kind: Kind, index: Any, n_trained: int = 0) -> None:
