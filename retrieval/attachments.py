@@ -18,21 +18,11 @@ from retrieval.changes import attributes as attributes_of
 from retrieval.claim import EmbedderClaim
 from retrieval.connection import Connections
 from retrieval.errors import NotHere
+from retrieval.file_types import Attachment, AttachmentStatus, Batch, Page, ToAttach
 from retrieval.filters import Attribute
 from retrieval.listing import Listing
 from retrieval.put import put_document, require_fitting
-from retrieval.types import (
-    DEFAULT_STORE,
-    DEPLOYMENT,
-    Attachment,
-    AttachmentStatus,
-    Batch,
-    Chunk,
-    Document,
-    Page,
-    ToAttach,
-    Vectors,
-)
+from retrieval.types import DEFAULT_STORE, DEPLOYMENT, Chunk, Document, Vectors
 from retrieval.uploads import file_of
 from retrieval.vector_stores import count_by_status, require_readable
 

@@ -14,7 +14,7 @@ import numpy as np
 from retrieval.chunk import chunk, chunk_text_for_embedding
 from retrieval.errors import EmbedderMismatch
 from retrieval.parse import PARSER_VERSION, parse
-from retrieval.types import Chunk, DocumentStore, Embedder, TokenCounter, Vectors
+from retrieval.types import Chunk, DocumentStore, Embedder, Prepared, TokenCounter, Vectors
 
 _EMBEDDED_AT_A_TIME = 64
 
@@ -22,24 +22,10 @@ Tell = Callable[[int, int], None]
 """Told how many of how many chunks have their vector."""
 
 
-class Prepared(Protocol):
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def chunks(self) -> tuple[Chunk, ...]: ...
-
-
 class Prepares(Protocol):
     def prepare(self, data: bytes, filename: str, chunk_tokens: int, overlap_tokens: int) -> Prepared:
         """Raises the errors of a document that cannot be read."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    title: str
-    chunks: tuple[Chunk, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +36,7 @@ class DirectPreparer:
 
     def prepare(self, data: bytes, filename: str, chunk_tokens: int, overlap_tokens: int) -> Prepared:
         parsed = parse(data, PurePath(filename))
-        return _Prepared(parsed.title, tuple(chunk(parsed, self.counter, chunk_tokens, overlap_tokens)))
+        return Prepared(parsed.title, tuple(chunk(parsed, self.counter, chunk_tokens, overlap_tokens)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrieval.errors import NotHere
-from retrieval.types import Page
+from retrieval.file_types import Page
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from retrieval.errors import ParsingStopped
 from retrieval.parse import too_large
 from retrieval.parse_kinds import MIME_TYPES, SUFFIXES, require_supported, supported
 from retrieval.parse_limits import DEFAULT_LIMITS, ParseLimits
-from retrieval.prepare_process import Prepared, Process
+from retrieval.prepare_process import Process
+from retrieval.types import Prepared
 
 __all__ = ["MIME_TYPES", "SUFFIXES", "ParseLimits", "Prepared", "Preparer", "supported"]
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,7 +21,7 @@ from retrieval.errors import (
     UnsupportedDocument,
 )
 from retrieval.parse_limits import ParseLimits
-from retrieval.types import Chunk
+from retrieval.types import Chunk, Prepared
 
 MAX_ANSWER_BYTES = 512 * 1024 * 1024
 LENGTH_BYTES = 4
@@ -42,12 +41,6 @@ _ERRORS: dict[str, type[RetrievalError]] = {
     error.__name__: error
     for error in (UnreadableDocument, UnsupportedDocument, DocumentTooLarge, ParsingStopped)
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    title: str
-    chunks: tuple[Chunk, ...]
 
 
 class Setup(msgspec.Struct, frozen=True):

@@ -9,8 +9,9 @@ import time
 
 from retrieval.connection import Connections
 from retrieval.errors import DocumentTooLarge, NotHere
+from retrieval.file_types import Page, StoredFile, Usage
 from retrieval.listing import Listing
-from retrieval.types import DEFAULT_STORE, Page, StoredFile, Usage
+from retrieval.types import DEFAULT_STORE
 
 _COLUMNS = "file_id, tenant, filename, purpose, size_bytes, sha256, created_at"
 _LISTING = Listing("files", _COLUMNS, "file_id", "file")

@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 from retrieval.connection import Connections
 from retrieval.errors import NotHere
+from retrieval.file_types import AttachmentStatus, Page, VectorStore
 from retrieval.listing import Listing
-from retrieval.types import DEFAULT_STORE, AttachmentStatus, Page, VectorStore
+from retrieval.types import DEFAULT_STORE
 
 _COLUMNS = (
     "store_id, tenant, name, created_at, last_active_at, metadata, description, expires_after_days, "

@@ -25,9 +25,10 @@ from retrieval.errors import (
     UnreadableDocument,
     UnsupportedDocument,
 )
+from retrieval.file_types import Attachment, FileStore
 from retrieval.intake import Intake
 from retrieval.store import document_id_for
-from retrieval.types import Attachment, Chunk, Document, Embedder, FileStore, Vectors
+from retrieval.types import Chunk, Document, Embedder, Vectors
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
+from retrieval.file_types import FileStore
 from retrieval.search import Retriever
-from retrieval.types import DocumentStore, FileStore
+from retrieval.types import DocumentStore
 from server.context.assemble import Assembler
 from server.context.guess import Guesses
 from server.context.joints import Joints

@@ -8,7 +8,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from retrieval.types import Batch, FileStore, ToAttach
+from retrieval.file_types import Batch, FileStore, ToAttach
 from server.api.body import read_struct
 from server.api.responses import json_response
 from server.api.storage import blame, caller, check_may_write, open_store, stored, writer

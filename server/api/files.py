@@ -15,7 +15,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from retrieval.types import FileStore, Page, StoredFile
+from retrieval.file_types import FileStore, Page, StoredFile
 from server.api.download import Download
 from server.api.listing import cursors, page_of
 from server.api.multipart import Upload, receive_upload

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from starlette.requests import Request
 
-from retrieval.types import Page
+from retrieval.file_types import Page
 from server.errors import InvalidParameter, UnknownParameter
 
 _LONGEST_NAME_SHOWN = 64

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from starlette.requests import Request
 
-from retrieval.types import FileStore
+from retrieval.file_types import FileStore
 from server.errors import Busy, QuotaExceeded
 from server.settings import FileSettings
 

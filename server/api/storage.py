@@ -11,7 +11,8 @@ from typing import ParamSpec, TypeVar
 from starlette.requests import Request
 
 from retrieval.errors import DocumentTooLarge, NotHere, StoreFull, StoreUnusable
-from retrieval.types import DEFAULT_STORE, FileStore, VectorStore
+from retrieval.file_types import FileStore, VectorStore
+from retrieval.types import DEFAULT_STORE
 from server.api.gate import gate_of
 from server.errors import Forbidden, NotFound, StorageFull, TooLarge, Unavailable
 from server.parts import Parts

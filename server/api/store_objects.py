@@ -6,16 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from retrieval.types import (
-    Attachment,
-    AttachmentStatus,
-    Batch,
-    Chunk,
-    Passage,
-    SearchTiming,
-    StoredFile,
-    VectorStore,
-)
+from retrieval.file_types import Attachment, AttachmentStatus, Batch, StoredFile, VectorStore
+from retrieval.types import Chunk, Passage, SearchTiming
 from server.api.storage import expires_at
 from server.api.store_shapes import (
     AttachmentExtras,

@@ -14,7 +14,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from retrieval.types import AttachmentStatus
+from retrieval.file_types import AttachmentStatus
 
 AttributeValue = str | int | float | bool
 

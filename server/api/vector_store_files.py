@@ -8,7 +8,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from retrieval.types import Attachment, AttachmentStatus, DocumentStore, FileStore, Page, ToAttach
+from retrieval.file_types import Attachment, AttachmentStatus, FileStore, Page, ToAttach
+from retrieval.types import DocumentStore
 from server.api.body import read_struct
 from server.api.listing import cursors, one_of, page_of
 from server.api.responses import json_response

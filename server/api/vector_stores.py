@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from retrieval.errors import NotHere
-from retrieval.types import FileStore, Page, ToAttach, VectorStore
+from retrieval.file_types import FileStore, Page, ToAttach, VectorStore
 from server.api.body import read_struct
 from server.api.listing import cursors, page_of
 from server.api.quota import check_room_for_store

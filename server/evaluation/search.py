@@ -23,7 +23,17 @@ from retrieval.intake import Intake
 from retrieval.query import QueryForm
 from retrieval.search import Retriever, SearchOptions
 from retrieval.store import SqliteStore, document_id_for
-from retrieval.types import Chunk, Document, Embedder, ParsedDocument, Query, Scope, Section, TokenCounter
+from retrieval.types import (
+    Chunk,
+    Document,
+    Embedder,
+    ParsedDocument,
+    Prepared,
+    Query,
+    Scope,
+    Section,
+    TokenCounter,
+)
 from server.context.conversation import read_conversation
 from server.context.template import ChatTemplate, Message
 from server.errors import ConfigError, ModelMissing
@@ -103,18 +113,12 @@ class _Whole:
     counter: TokenCounter
     whole: bool
 
-    def prepare(self, data: bytes, filename: str, chunk_tokens: int, overlap_tokens: int) -> _Cut:
+    def prepare(self, data: bytes, filename: str, chunk_tokens: int, overlap_tokens: int) -> Prepared:
         text = data.decode()
         if self.whole:
-            return _Cut("", (Chunk(0, (), text, self.counter.count_tokens(text)),))
+            return Prepared("", (Chunk(0, (), text, self.counter.count_tokens(text)),))
         parsed = ParsedDocument("", (Section((), text),))
-        return _Cut("", tuple(chunk(parsed, self.counter, chunk_tokens, overlap_tokens)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    title: str
-    chunks: tuple[Chunk, ...]
+        return Prepared("", tuple(chunk(parsed, self.counter, chunk_tokens, overlap_tokens)))
 
 
 async def _evaluate(

@@ -17,10 +17,11 @@ from retrieval import changes
 from retrieval.backup import backup
 from retrieval.chunk import chunk_text_for_embedding
 from retrieval.errors import SnapshotDamaged
+from retrieval.file_types import Attachment, ToAttach
 from retrieval.index import FaissIndex
 from retrieval.index_kind import IndexChoice
 from retrieval.store import SqliteStore, document_id_for
-from retrieval.types import Attachment, Chunk, Document, Rows, ToAttach
+from retrieval.types import Chunk, Document, Rows
 from retrieval.view import View
 
 CHOICE = IndexChoice(kind="hnsw", merge_above=8, scanned_below=8)

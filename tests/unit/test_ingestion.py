@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from retrieval.errors import EmbedderMismatch, ParsingStopped, RetrievalError, StoreFull
+from retrieval.file_types import Attachment, Page, ToAttach
 from retrieval.hashing_embedder import HashingEmbedder
 from retrieval.intake import DirectPreparer, Intake, Prepared
 from retrieval.store import SqliteStore
-from retrieval.types import Attachment, Embedder, Page, ToAttach, Vectors
+from retrieval.types import Embedder, Vectors
 from server import ingestion as module
 from server.ingestion import Ingestion, Throttle
 

@@ -12,20 +12,9 @@ import numpy as np
 import pytest
 
 from retrieval.errors import EmbedderMismatch, NotHere
+from retrieval.file_types import Attachment, FileStore, Page, ToAttach, Usage
 from retrieval.store import SqliteStore, document_id_for
-from retrieval.types import (
-    DEFAULT_STORE,
-    DEPLOYMENT,
-    Attachment,
-    Chunk,
-    Document,
-    DocumentStore,
-    FileStore,
-    Page,
-    ToAttach,
-    Usage,
-    Vectors,
-)
+from retrieval.types import DEFAULT_STORE, DEPLOYMENT, Chunk, Document, DocumentStore, Vectors
 
 DIM = 4
 EVERYTHING = Page(limit=1000)

@@ -19,9 +19,10 @@ import pytest
 import retrieval
 from retrieval.backup import backup
 from retrieval.errors import StoreFull, StoreUnusable
+from retrieval.file_types import ToAttach
 from retrieval.integrity import check
 from retrieval.store import SqliteStore, document_id_for
-from retrieval.types import DEFAULT_STORE, Chunk, Document, ToAttach
+from retrieval.types import DEFAULT_STORE, Chunk, Document
 
 DIM = 8
 

@@ -18,10 +18,11 @@ import pytest
 
 import retrieval
 from retrieval.errors import EmbedderMismatch, NotHere, StoreFull, StoreUnusable
+from retrieval.file_types import Page, ToAttach
 from retrieval.integrity import check
 from retrieval.schema import MIGRATIONS
 from retrieval.store import SqliteStore, document_id_for
-from retrieval.types import Chunk, Document, Page, ToAttach
+from retrieval.types import Chunk, Document
 
 ROOT = Path(retrieval.__file__).parents[1]
 DIM = 8
