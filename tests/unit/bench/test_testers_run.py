@@ -35,6 +35,7 @@ def target(log: Path, *options: str) -> Iterator[int]:
                     break
                 time.sleep(0.05)
             yield port
+            ask(port, "GET", "/", None)  # answered after what was sent before has been noted
         finally:
             process.terminate()
 
