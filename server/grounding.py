@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from retrieval.errors import RetrievalError
-from retrieval.neighbours import merge_neighbours
+from retrieval.search.neighbours import merge_neighbours
 from retrieval.types import Passage, SearchTiming
 from server.context.entry import by_key
 from server.context.guess import Guess

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from retrieval.embedding_process import EmbeddingProcess
+from retrieval.embed.process import EmbeddingProcess
 from retrieval.errors import (
     DocumentTooLarge,
     EmbedderMismatch,
@@ -26,8 +26,8 @@ from retrieval.errors import (
     UnsupportedDocument,
 )
 from retrieval.file_types import Attachment, FileStore
-from retrieval.intake import Intake
-from retrieval.store import document_id_for
+from retrieval.ingest.intake import Intake
+from retrieval.store.sqlite_store import document_id_for
 from retrieval.types import Chunk, Document, Embedder, Vectors
 
 log = logging.getLogger(__name__)

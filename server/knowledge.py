@@ -12,22 +12,22 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from retrieval.embed import EmbedderSpec, open_embedder
-from retrieval.embedding_process import EmbeddingProcess
+from retrieval.embed.process import EmbeddingProcess
+from retrieval.embed.queries import QueryEmbedder
+from retrieval.embed.spec import EmbedderSpec, open_embedder
 from retrieval.errors import EmbedderMismatch
-from retrieval.index import FaissIndex
-from retrieval.index_kind import IndexChoice
-from retrieval.ingest import IngestProgress, IngestReport, ingest
-from retrieval.intake import DirectPreparer, Intake
-from retrieval.lexical import TantivyIndex
-from retrieval.prepare import ParseLimits, Preparer
-from retrieval.query_embedder import QueryEmbedder
-from retrieval.rerank import CrossEncoderReranker
-from retrieval.search import Retriever, SearchOptions
-from retrieval.serving import Serving
-from retrieval.store import SqliteStore
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.index.kind import IndexChoice
+from retrieval.ingest.files import IngestProgress, IngestReport, ingest
+from retrieval.ingest.intake import DirectPreparer, Intake
+from retrieval.ingest.preparer import ParseLimits, Preparer
+from retrieval.lexical.tantivy_index import TantivyIndex
+from retrieval.search.rerank import CrossEncoderReranker
+from retrieval.search.retriever import Retriever, SearchOptions
+from retrieval.search.serving import Serving
+from retrieval.search.view import View
+from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import DEFAULT_STORE, Embedder, Query, Scope
-from retrieval.view import View
 from server.context.template import ChatTemplate
 from server.ingestion import Ingestion, Throttle
 from server.settings import PROJECT_ROOT, STARTER, Settings
@@ -237,7 +237,7 @@ def ingest_paths(
     prune: bool = False,
     only: Collection[str] | None = None,
 ) -> IngestReport:
-    """`retrieval.ingest.ingest` with this deployment's settings."""
+    """`retrieval.ingest.files.ingest` with this deployment's settings."""
     retrieval = settings.retrieval
     return ingest(
         paths,

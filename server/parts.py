@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from retrieval.file_types import FileStore
-from retrieval.search import Retriever
+from retrieval.search.retriever import Retriever
 from retrieval.types import DocumentStore
 from server.context.assemble import Assembler
 from server.context.guess import Guesses

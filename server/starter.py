@@ -146,7 +146,7 @@ def _prepare_missing(models_path: Path, report: Callable[[str], None]) -> None:
 
 def _prepare_graph(models_path: Path, report: Callable[[str], None]) -> None:
     """What runs the embedder on this machine, so that the server's start need not wait for it. Raises `EmbedderMissing`."""
-    from retrieval.embed import EmbedderSpec, open_embedder
+    from retrieval.embed.spec import EmbedderSpec, open_embedder
 
     report(f"making {EMBEDDER.name} ready for this machine")
     open_embedder(EmbedderSpec(str(starter_embedder(models_path))))

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from retrieval.catalog import normal, scope_name
 from retrieval.errors import InvalidFilter
 from retrieval.filters import parse_filter
+from retrieval.search.catalog import normal, scope_name
 from retrieval.types import DEFAULT_STORE, Scope
 from server.api.schema import (
     INERT,

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from retrieval.ingest import IngestProgress, IngestReport
-from retrieval.intake import Intake
+from retrieval.ingest.files import IngestProgress, IngestReport
+from retrieval.ingest.intake import Intake
 from server.errors import ModelMissing
 from server.knowledge import ingest_paths, make_embedder, make_preparer, open_store
 from server.parts import chat_model, make_data_dir, uses_starter

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from retrieval.embed import open_embedder
-from retrieval.store import SqliteStore
+from retrieval.embed.spec import open_embedder
+from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import Embedder
 from server.errors import ConfigError
 from server.knowledge import embedder_spec, remember_embedder, store_path

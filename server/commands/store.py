@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from retrieval.backup import backup
-from retrieval.integrity import check
-from retrieval.store import SqliteStore
+from retrieval.store.backup import backup
+from retrieval.store.integrity import check
+from retrieval.store.sqlite_store import SqliteStore
 from server.errors import ConfigError
 from server.knowledge import store_path
 from server.settings import Settings

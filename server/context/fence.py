@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from retrieval.outline import visible
+from retrieval.parse.outline import visible
 from server.settings import PromptSettings
 
 LONGEST_HEADING_CHARACTERS = 160

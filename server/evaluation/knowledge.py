@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from loadtest.report.partial_file import replacing
-from retrieval.search import Retriever
-from retrieval.store import SqliteStore
+from retrieval.search.retriever import Retriever
+from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import Chunk, Document, Embedder, Query, Scope, TokenCounter, Vectors
 from server.evaluation.data import SourcePassage
 from server.knowledge import make_reranker, make_serving, search_options

@@ -18,11 +18,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtest.report.partial_file import replacing
-from retrieval.chunk import chunk
-from retrieval.intake import Intake
-from retrieval.query import QueryForm
-from retrieval.search import Retriever, SearchOptions
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.ingest.chunk import chunk
+from retrieval.ingest.intake import Intake
+from retrieval.search.query import QueryForm
+from retrieval.search.retriever import Retriever, SearchOptions
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import (
     Chunk,
     Document,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.report.cells import milliseconds, share
-from retrieval.search import SearchOptions
+from retrieval.search.retriever import SearchOptions
 from server.errors import ConfigError
 from server.evaluation.ranking import Mean, auc, mean, ndcg_at, recall_at, reciprocal_rank
 

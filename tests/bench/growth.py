@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from bench.conditions import conditions
-from retrieval.embed import SentenceTransformerEmbedder
-from retrieval.index import FaissIndex
-from retrieval.index_kind import IndexChoice
+from retrieval.embed.spec import SentenceTransformerEmbedder
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.index.kind import IndexChoice
 from retrieval.types import Rows, Selection, Vectors
 from server.settings import PROJECT_ROOT
 

@@ -26,10 +26,10 @@ import numpy as np
 from bench.conditions import conditions
 from bench.process import BENCH_DIR
 from bench.report import Lines, Sheet, markdown, open_console, show
-from retrieval.chunk import chunk
-from retrieval.embed import SentenceTransformerEmbedder
-from retrieval.search import Retriever
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.embed.spec import SentenceTransformerEmbedder
+from retrieval.ingest.chunk import chunk
+from retrieval.search.retriever import Retriever
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document, Embedder, ParsedDocument, Query, Scope, Section, Vectors
 from server.context.assemble import Assembler
 from server.context.conversation import Conversation, read_conversation

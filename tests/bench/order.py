@@ -26,7 +26,7 @@ import numpy as np
 from bench.conditions import conditions
 from bench.process import BENCH_DIR
 from bench.report import Lines, Sheet, markdown, open_console, show
-from retrieval.embed import SentenceTransformerEmbedder
+from retrieval.embed.spec import SentenceTransformerEmbedder
 from server.context.order import SharedOrder
 from server.context.template import ChatTemplate, Message
 from server.engine.prefix_cache import PrefixCache

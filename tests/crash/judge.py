@@ -15,11 +15,11 @@ from crash.model import Observed, State, observe
 from crash.operations import FIRST_MODEL, NoEmbedder, dim_of
 from crash.worker import BACKUP, CHOICE, INDEX, STORE
 from retrieval.errors import SnapshotDamaged
-from retrieval.index import FaissIndex
-from retrieval.integrity import check
-from retrieval.store import SqliteStore
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.search.view import View
+from retrieval.store.integrity import check
+from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import Snapshot
-from retrieval.view import View
 
 Row = tuple[int, str, bytes]
 """Document, text, vector."""

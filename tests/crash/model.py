@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from crash.operations import FIRST_MODEL, Operation, embedded, tenant_of
-from retrieval.chunk import chunk_text_for_embedding
+from retrieval.embed.text import chunk_text_for_embedding
 from retrieval.file_types import Page
-from retrieval.store import SqliteStore
+from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import DEFAULT_STORE, Chunk
 
 _ALL = Page(limit=10_000)

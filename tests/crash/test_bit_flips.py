@@ -17,7 +17,7 @@ from crash.nursery import Child, Nursery
 from crash.operations import Operation
 from crash.size import TIMEOUT_S, chosen, named, pick, random_of
 from crash.worker import INDEX, STORE
-from retrieval.store import SqliteStore
+from retrieval.store.sqlite_store import SqliteStore
 
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
 

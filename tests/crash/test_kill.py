@@ -22,7 +22,7 @@ from crash.nursery import Child, Nursery
 from crash.operations import DEFAULT_MOMENT_S, Operation
 from crash.size import FULL, TIMEOUT_S, pick, random_of
 from crash.worker import BACKUP, INDEX, STORE
-from retrieval.store import SqliteStore
+from retrieval.store.sqlite_store import SqliteStore
 
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
 

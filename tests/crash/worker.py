@@ -13,16 +13,16 @@ import numpy as np
 
 from crash.model import observe
 from crash.operations import FIRST_MODEL, NoEmbedder, Operation, dim_of, embedded, tenant_of
-from retrieval import changes
-from retrieval.backup import backup
-from retrieval.chunk import chunk_text_for_embedding
+from retrieval.embed.text import chunk_text_for_embedding
 from retrieval.errors import SnapshotDamaged
 from retrieval.file_types import Attachment, ToAttach
-from retrieval.index import FaissIndex
-from retrieval.index_kind import IndexChoice
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.index.kind import IndexChoice
+from retrieval.search.view import View
+from retrieval.store import changes
+from retrieval.store.backup import backup
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document, Rows
-from retrieval.view import View
 
 CHOICE = IndexChoice(kind="hnsw", merge_above=8, scanned_below=8)
 """A structure of its own even over few chunks, and merges all the time."""

@@ -11,7 +11,7 @@ import pytest
 import stores
 from conversations import Given, Talk, asked_about, document, prewarm, prewarmed, sources, user
 from gateways import Gateway, MakeSettings, running
-from retrieval.store import document_id_for
+from retrieval.store.sqlite_store import document_id_for
 from retrieval.types import Chunk, Document
 from server.context.prompt import DEFAULT_LAYOUT
 from server.knowledge import make_embedder

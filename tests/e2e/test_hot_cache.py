@@ -22,7 +22,7 @@ from conversations import (
     whole_blocks,
 )
 from gateways import Gateway, MakeSettings, running
-from retrieval.intake import DirectPreparer, Intake
+from retrieval.ingest.intake import DirectPreparer, Intake
 from server.context.joints import Joints
 from server.knowledge import ingest_paths, make_embedder
 from wire import CHAT, events

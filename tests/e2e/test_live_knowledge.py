@@ -16,9 +16,9 @@ import pytest
 import stores
 from conversations import Talk, asked_about, document, sources
 from gateways import MakeSettings, running
-from retrieval.embed import EmbedderSpec
-from retrieval.hashing_embedder import HashingEmbedder
-from retrieval.store import SqliteStore
+from retrieval.embed.hashing import HashingEmbedder
+from retrieval.embed.spec import EmbedderSpec
+from retrieval.store.sqlite_store import SqliteStore
 from server import knowledge as module
 from server.knowledge import remember_embedder
 from server.settings import PROJECT_ROOT

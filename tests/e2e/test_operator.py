@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from gateways import Gateway, MakeSettings, running
-from retrieval.ingest import ingest
-from retrieval.intake import DirectPreparer, Intake
+from retrieval.ingest.files import ingest
+from retrieval.ingest.intake import DirectPreparer, Intake
 from server.app import build_app
 from server.knowledge import make_embedder
 from server.telemetry.timing import PHASES

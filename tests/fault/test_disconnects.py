@@ -19,7 +19,7 @@ from fault.stage import Part, Stage
 from fault.summary import quantiles
 from fault.texts import Tokens
 from gateways import Gateway, MakeSettings, running
-from retrieval.embed import HashingEmbedder
+from retrieval.embed.spec import HashingEmbedder
 from retrieval.types import Vectors
 from server.telemetry.turnlog import TurnRecord
 from wire import question

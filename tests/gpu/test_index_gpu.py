@@ -7,8 +7,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from retrieval.index import FaissIndex
-from retrieval.index_kind import IndexChoice, Kind, n_gpus
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.index.kind import IndexChoice, Kind, n_gpus
 from retrieval.types import Rows, Selection
 
 pytestmark = [

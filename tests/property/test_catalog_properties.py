@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from retrieval.catalog import Catalog
 from retrieval.filters import Comparison
+from retrieval.search.catalog import Catalog
 from retrieval.types import Changes, Entry, Rows, Scope, Selection
 
 NO_ROWS = Rows(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 1), np.float32), ())

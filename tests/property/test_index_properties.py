@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from retrieval.index import FaissIndex
-from retrieval.index_kind import IndexChoice
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.index.kind import IndexChoice
 from retrieval.types import Rows, Selection
 
 pytestmark = pytest.mark.anyio

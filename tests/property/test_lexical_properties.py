@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retrieval.lexical import TantivyIndex
-from retrieval.lexical_text import MAX_QUERY_TERMS, analyzer, prepared, query_terms
+from retrieval.lexical.tantivy_index import TantivyIndex
+from retrieval.lexical.text import MAX_QUERY_TERMS, analyzer, prepared, query_terms
 from retrieval.types import Entry, Rows, Selection
 
 WORDS = ("zebra", "tiger", "panda", "whale", "eagle")

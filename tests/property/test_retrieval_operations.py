@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.embed.hashing import HashingEmbedder
+from retrieval.embed.queries import QueryEmbedder
 from retrieval.filters import Comparison
-from retrieval.hashing_embedder import HashingEmbedder
-from retrieval.index import FaissIndex
-from retrieval.lexical import TantivyIndex
-from retrieval.query_embedder import QueryEmbedder
-from retrieval.search import Retriever, SearchOptions
-from retrieval.serving import Serving
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.lexical.tantivy_index import TantivyIndex
+from retrieval.search.retriever import Retriever, SearchOptions
+from retrieval.search.serving import Serving
+from retrieval.search.view import View
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document, Passage, Query, Scope
-from retrieval.view import View
 
 pytestmark = pytest.mark.anyio
 FULL = os.environ.get("RETRIEVAL_SIZE") == "full"

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.poison import Case, holds, raw_prompt, read_cases
-from retrieval.parse import parse
+from retrieval.parse.document import parse
 from retrieval.types import Passage
 from server.context.conversation import Conversation
 from server.context.entry import unpack

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from retrieval.embed.hashing import HashingEmbedder
 from retrieval.errors import EmbedderMismatch, ParsingStopped, RetrievalError, StoreFull
 from retrieval.file_types import Attachment, Page, ToAttach
-from retrieval.hashing_embedder import HashingEmbedder
-from retrieval.intake import DirectPreparer, Intake, Prepared
-from retrieval.store import SqliteStore
+from retrieval.ingest.intake import DirectPreparer, Intake, Prepared
+from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import Embedder, Vectors
 from server import ingestion as module
 from server.ingestion import Ingestion, Throttle

@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from gateways import MakeSettings
-from retrieval.embed import EmbedderSpec
+from retrieval.embed.hashing import HashingEmbedder
+from retrieval.embed.spec import EmbedderSpec
 from retrieval.errors import EmbedderMismatch, StoreUnusable
-from retrieval.hashing_embedder import HashingEmbedder
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document, Vectors
 from server import knowledge
 from server.commands import reindex

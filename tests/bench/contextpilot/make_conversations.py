@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from bench.contextpilot.conversation import Conversation, Passage, Turn, write_conversations
-from retrieval.embed import SentenceTransformerEmbedder
+from retrieval.embed.spec import SentenceTransformerEmbedder
 from retrieval.types import Vectors
 from server.settings import PROJECT_ROOT
 

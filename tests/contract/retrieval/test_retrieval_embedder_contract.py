@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 import retrieval
-from retrieval.embed import (
+from retrieval.embed.process import EmbeddingProcess
+from retrieval.embed.spec import (
     EmbedderSpec,
     HashingEmbedder,
     OnnxEmbedder,
     SentenceTransformerEmbedder,
     open_embedder,
 )
-from retrieval.embedding_process import EmbeddingProcess
 from retrieval.errors import EmbedderMissing
 from retrieval.types import Embedder
 
@@ -147,7 +147,7 @@ def test_a_process_of_its_own_computes_the_same(int8: Embedder, process: Embeddi
 
 def test_embedding_with_onnx_imports_no_torch(starter: str, onnx: Embedder):
     script = (
-        "import sys; from retrieval.embed import *\n"
+        "import sys; from retrieval.embed.spec import *\n"
         "open_embedder(EmbedderSpec(sys.argv[1], 'onnx', device='cpu')).embed(['words'])\n"
         "assert 'torch' not in sys.modules"
     )
@@ -161,9 +161,7 @@ def test_the_cpu_runs_int8_unless_told_otherwise(starter: str, int8: Embedder):
 
 
 def test_hashing_is_the_same_in_every_process():
-    script = (
-        "from retrieval.embed import HashingEmbedder as H; print(H(64).embed(['some words']).tobytes().hex())"
-    )
+    script = "from retrieval.embed.hashing import HashingEmbedder as H; print(H(64).embed(['some words']).tobytes().hex())"
     found = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )

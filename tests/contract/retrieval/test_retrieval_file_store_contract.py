@@ -13,7 +13,7 @@ import pytest
 
 from retrieval.errors import EmbedderMismatch, NotHere
 from retrieval.file_types import Attachment, FileStore, Page, ToAttach, Usage
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import DEFAULT_STORE, DEPLOYMENT, Chunk, Document, DocumentStore, Vectors
 
 DIM = 4

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from retrieval.index import FaissIndex
-from retrieval.index_kind import IndexChoice
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.index.kind import IndexChoice
 from retrieval.types import Rows, Selection, VectorIndex, Vectors
 
 pytestmark = pytest.mark.anyio

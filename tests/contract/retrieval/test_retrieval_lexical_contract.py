@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pytest
 
-from retrieval.lexical import TantivyIndex
+from retrieval.lexical.tantivy_index import TantivyIndex
 from retrieval.types import Entry, LexicalIndex, Rows, Selection
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.chunk import chunk_text_for_embedding
+from retrieval.embed.text import chunk_text_for_embedding
 from retrieval.errors import EmbedderMismatch, NotHere
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document, DocumentStore, Entry, Passage, Rows, Vectors
 
 DIM = 8

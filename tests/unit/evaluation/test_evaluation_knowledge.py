@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from evaluation_made import PASSAGES
 
-from retrieval.hashing_embedder import HashingEmbedder
+from retrieval.embed.hashing import HashingEmbedder
 from retrieval.types import Query, Scope, Vectors
 from server.evaluation.data import SourcePassage
 from server.evaluation.knowledge import embed_once, open_collections

@@ -7,14 +7,15 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from retrieval.embed.hashing import HashingEmbedder
+from retrieval.embed.queries import QueryEmbedder
 from retrieval.filters import Attribute
-from retrieval.hashing_embedder import HashingEmbedder
-from retrieval.index import FaissIndex
-from retrieval.lexical import TantivyIndex
-from retrieval.query_embedder import QueryEmbedder
-from retrieval.search import Retriever, SearchOptions
-from retrieval.serving import Serving
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.lexical.tantivy_index import TantivyIndex
+from retrieval.search.retriever import Retriever, SearchOptions
+from retrieval.search.serving import Serving
+from retrieval.search.view import View
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import (
     DEFAULT_STORE,
     Chunk,
@@ -26,7 +27,6 @@ from retrieval.types import (
     Scope,
     Vectors,
 )
-from retrieval.view import View
 
 DIM = 64
 EMBEDDER = HashingEmbedder(DIM)

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import retrieval
-from retrieval.backup import backup
 from retrieval.errors import StoreFull, StoreUnusable
 from retrieval.file_types import ToAttach
-from retrieval.integrity import check
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.store.backup import backup
+from retrieval.store.integrity import check
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import DEFAULT_STORE, Chunk, Document
 
 DIM = 8
@@ -82,7 +82,7 @@ def test_a_copy_is_the_store_with_an_identity_of_its_own(path: Path, tmp_path: P
 def test_what_is_written_meanwhile_neither_shows_nor_makes_it_start_again(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("retrieval.backup._PAGES_AT_ONCE", 2)
+    monkeypatch.setattr("retrieval.store.backup._PAGES_AT_ONCE", 2)
     store = opened(path)
     before = store.documents()
     told: list[int] = []
@@ -164,7 +164,7 @@ def test_one_backup_at_a_time_goes_to_a_target(path: Path, tmp_path: Path):
 
 def test_a_killed_backup_is_made_good_by_the_next(path: Path, tmp_path: Path):
     script = (
-        "import os, sys; from retrieval.backup import backup\n"
+        "import os, sys; from retrieval.store.backup import backup\n"
         "backup(sys.argv[1], sys.argv[2], lambda *_: os.kill(os.getpid(), 9))"
     )
     target = tmp_path / "copy.db"

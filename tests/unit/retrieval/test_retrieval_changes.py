@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval import changes
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.store import changes
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document
 
 

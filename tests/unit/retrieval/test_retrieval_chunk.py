@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.chunk import MIN_CHUNK_TOKENS, chunk, chunk_text_for_embedding
+from retrieval.embed.text import chunk_text_for_embedding
 from retrieval.errors import DocumentTooLarge
+from retrieval.ingest.chunk import MIN_CHUNK_TOKENS, chunk
 from retrieval.types import Chunk, ParsedDocument, Section, TokenCounter
 
 

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from retrieval import embed, onnx_cache
-from retrieval.embed import EmbedderSpec, open_embedder
-from retrieval.embedding_model import EmbeddingModel
+from retrieval.embed import onnx_cache
+from retrieval.embed import spec as embed
+from retrieval.embed.model import EmbeddingModel
+from retrieval.embed.onnx_cache import UnsuitableModel, onnx_model
+from retrieval.embed.onnx_graph import GRAPH, META, TOKENIZER, digest, unsuitable
+from retrieval.embed.spec import EmbedderSpec, open_embedder
 from retrieval.errors import EmbedderMissing
-from retrieval.onnx_cache import UnsuitableModel, onnx_model
-from retrieval.onnx_graph import GRAPH, META, TOKENIZER, digest, unsuitable
 
 
 @pytest.fixture

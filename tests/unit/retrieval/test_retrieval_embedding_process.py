@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import retrieval
-from retrieval import embedding_process
-from retrieval.embed import EmbedderSpec, HashingEmbedder
-from retrieval.embedding_frames import VECTORS, Broken, receive, send
-from retrieval.embedding_process import EmbeddingFailed, EmbeddingProcess
+from retrieval.embed import process as embedding_process
+from retrieval.embed.frames import VECTORS, Broken, receive, send
+from retrieval.embed.process import EmbeddingFailed, EmbeddingProcess
+from retrieval.embed.spec import EmbedderSpec, HashingEmbedder
 from retrieval.errors import EmbedderMismatch, RetrievalError
 
 HASHING = HashingEmbedder(384)
@@ -148,8 +148,8 @@ def test_closing_leaves_nothing_even_in_the_middle_of_a_batch():
 def test_it_ends_with_a_server_that_was_killed():
     script = (
         "import time\n"
-        "from retrieval.embed import EmbedderSpec\n"
-        "from retrieval.embedding_process import EmbeddingProcess\n"
+        "from retrieval.embed.spec import EmbedderSpec\n"
+        "from retrieval.embed.process import EmbeddingProcess\n"
         "process = EmbeddingProcess(EmbedderSpec('', 'hashing'), 'hashing-384', 384)\n"
         "process.embed(['words'])\n"
         "print(process.pid, flush=True)\n"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.fuse import reciprocal_rank_fusion, weighted_sum
+from retrieval.search.fuse import reciprocal_rank_fusion, weighted_sum
 
 rankings = st.lists(st.lists(st.integers(0, 30), unique=True, max_size=12), min_size=1, max_size=4)
 scores = st.floats(-1, 3, allow_nan=False)

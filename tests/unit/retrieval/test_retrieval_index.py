@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from retrieval.errors import IndexUnavailable
-from retrieval.index import FaissIndex
-from retrieval.index_gpu import allowed_candidates, gpu_kind_for
-from retrieval.index_kind import IndexChoice, kind_for, n_gpus
-from retrieval.index_owner import Owner
-from retrieval.index_rows import RowTable
-from retrieval.index_selection import Allowed, Selections
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.index.gpu import allowed_candidates, gpu_kind_for
+from retrieval.index.kind import IndexChoice, kind_for, n_gpus
+from retrieval.index.owner import Owner
+from retrieval.index.rows import RowTable
+from retrieval.index.selection import Allowed, Selections
 from retrieval.types import Rows, Selection
 
 DIM = 32
@@ -125,7 +125,7 @@ async def test_a_build_that_fails_leaves_an_exact_index(monkeypatch: pytest.Monk
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("retrieval.index_merge.build", fail)
+    monkeypatch.setattr("retrieval.index.merge.build", fail)
     index = FaissIndex(DIM, IndexChoice("pq"))
     try:
         await index.replace([rows(0, 3_000)])

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval import index_snapshot
 from retrieval.errors import SnapshotDamaged
-from retrieval.index import FaissIndex
-from retrieval.index_kind import IndexChoice
+from retrieval.index import snapshot as index_snapshot
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.index.kind import IndexChoice
 from retrieval.types import Rows
 
 pytestmark = pytest.mark.anyio

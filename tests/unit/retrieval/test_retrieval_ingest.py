@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import retrieval
-from retrieval.embed import HashingEmbedder
+from retrieval.embed.spec import HashingEmbedder
 from retrieval.errors import EmbedderMismatch, StoreFull
-from retrieval.ingest import IngestProgress, IngestReport, ingest
-from retrieval.intake import DirectPreparer, Intake
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.ingest.files import IngestProgress, IngestReport, ingest
+from retrieval.ingest.intake import DirectPreparer, Intake
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document, Vectors
 
 
@@ -120,7 +120,7 @@ def test_another_parser_version_ingests_again(
     store: SqliteStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run([folder], store)
-    monkeypatch.setattr("retrieval.intake.PARSER_VERSION", 10**6)
+    monkeypatch.setattr("retrieval.ingest.intake.PARSER_VERSION", 10**6)
     assert run([folder], store).n_updated == 3
 
 
@@ -241,7 +241,7 @@ def test_chunk_sizes_that_cannot_work_are_an_error_of_the_caller(store: SqliteSt
 
 def test_importing_ingest_is_quick_and_loads_no_model_library():
     script = (
-        "import sys, retrieval.ingest, retrieval.search, retrieval.index, retrieval.embed\n"
+        "import sys, retrieval.ingest.files, retrieval.search.retriever, retrieval.index.faiss_index, retrieval.embed.spec\n"
         "heavy = {'torch', 'faiss', 'sentence_transformers', 'transformers', 'bs4', 'markdown_it', 'server'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

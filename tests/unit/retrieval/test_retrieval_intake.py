@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from serving_made import DIM, EMBEDDER, CountingEmbedder, Words, open_store
 
+from retrieval.embed.hashing import HashingEmbedder
 from retrieval.errors import EmbedderMismatch
-from retrieval.hashing_embedder import HashingEmbedder
-from retrieval.ingest import ingest
-from retrieval.intake import DirectPreparer, Intake
-from retrieval.store import SqliteStore
+from retrieval.ingest.files import ingest
+from retrieval.ingest.intake import DirectPreparer, Intake
+from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import Passage
 
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.neighbours import join, merge_neighbours
+from retrieval.search.neighbours import join, merge_neighbours
 from retrieval.types import Passage
 
 WORDS = [f"word{n}" for n in range(400)]

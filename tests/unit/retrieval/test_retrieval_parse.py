@@ -7,9 +7,9 @@ from pathlib import Path, PurePath
 import pytest
 
 from retrieval.errors import DocumentTooLarge, UnreadableDocument, UnsupportedDocument
-from retrieval.outline import visible
-from retrieval.parse import MIME_TYPES, SUFFIXES, parse, read, supported
-from retrieval.parse_limits import ParseLimits
+from retrieval.parse.document import MIME_TYPES, SUFFIXES, parse, read, supported
+from retrieval.parse.limits import ParseLimits
+from retrieval.parse.outline import visible
 from retrieval.types import ParsedDocument, Section
 
 

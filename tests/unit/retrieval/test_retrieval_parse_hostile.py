@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sample_documents import archive, docx, epub, pdf, pptx, repacked, xlsx
 
 from retrieval.errors import DocumentTooLarge, RetrievalError, UnreadableDocument, UnsupportedDocument
-from retrieval.parse import SUFFIXES, parse
-from retrieval.parse_limits import ParseLimits
+from retrieval.parse.document import SUFFIXES, parse
+from retrieval.parse.limits import ParseLimits
 
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
 ENCRYPTED_OFFICE = OLE + "EncryptedPackage".encode("utf-16-le")

@@ -17,7 +17,7 @@ from sample_documents import docx, epub, pdf, pptx, xlsx
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from retrieval.errors import DocumentTooLarge, ParsingStopped, UnreadableDocument, UnsupportedDocument
-from retrieval.prepare import ParseLimits, Prepared, Preparer
+from retrieval.ingest.preparer import ParseLimits, Prepared, Preparer
 from retrieval.types import Chunk
 
 # Beautiful Soup takes time that grows with the square of this.
@@ -228,7 +228,7 @@ def test_close_leaves_no_process_thread_or_descriptor(tokenizer_file: Path):
 
 def test_workers_go_with_a_server_that_is_killed(tokenizer_file: Path):
     program = (
-        "import sys, pathlib, threading; from retrieval.prepare import Preparer\n"
+        "import sys, pathlib, threading; from retrieval.ingest.preparer import Preparer\n"
         "p = Preparer(pathlib.Path(sys.argv[1])); p.prepare(b'x', 'a.txt', 16, 0)\n"
         "threading.Timer(0.3, lambda: print(*p.worker_pids(), flush=True)).start()\n"
         "p.prepare(b'<b>' * 1_000_000, 'slow.html', 16, 0)\n"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from retrieval.query import REPLY_CHARACTERS, leans_on_history, plan, query_vector
+from retrieval.search.query import REPLY_CHARACTERS, leans_on_history, plan, query_vector
 from retrieval.types import Query
 
 QUERY = Query("How much does it cost?", ("Hello", "What is a passport?", "Who gets one?"), "Any citizen.")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from retrieval.embed import HashingEmbedder
+from retrieval.embed.queries import QueryEmbedder
+from retrieval.embed.spec import HashingEmbedder
 from retrieval.errors import RetrievalError
-from retrieval.query_embedder import QueryEmbedder
 from retrieval.types import Vectors
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.errors import RerankerMissing
-from retrieval.rerank import CrossEncoderReranker, reranked
+from retrieval.search.rerank import CrossEncoderReranker, reranked
 
 TEXTS = [
     "a passport costs money",

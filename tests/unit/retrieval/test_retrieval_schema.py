@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import retrieval
-from retrieval.chunk import chunk_text_for_embedding
+from retrieval.embed.text import chunk_text_for_embedding
 from retrieval.errors import StoreUnusable
-from retrieval.integrity import check
-from retrieval.schema import MIGRATIONS
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.store.integrity import check
+from retrieval.store.schema import MIGRATIONS
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import DEFAULT_STORE, DEPLOYMENT, Chunk, Document
 
 DIM = 8
@@ -111,7 +111,7 @@ def test_a_migration_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
     first_version(path)
     for broken_at in range(len(MIGRATIONS[1]) + 1):
         statements = (*MIGRATIONS[1][:broken_at], "this is no statement")
-        monkeypatch.setattr("retrieval.schema.MIGRATIONS", (MIGRATIONS[0], statements))
+        monkeypatch.setattr("retrieval.store.schema.MIGRATIONS", (MIGRATIONS[0], statements))
         with pytest.raises(StoreUnusable):
             SqliteStore(path)
     monkeypatch.undo()
@@ -124,7 +124,9 @@ def test_a_migration_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
 def test_processes_may_migrate_at_once(tmp_path: Path):
     path = tmp_path / "store.db"
     first_version(path)
-    script = "import sys; from retrieval.store import SqliteStore; SqliteStore(sys.argv[1]).close()"
+    script = (
+        "import sys; from retrieval.store.sqlite_store import SqliteStore; SqliteStore(sys.argv[1]).close()"
+    )
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(path)],

@@ -12,10 +12,10 @@ import pytest
 from serving_made import DIM, EMBEDDER, CountingEmbedder, found, open_store, put, retriever_of, texts
 
 import retrieval
+from retrieval.embed.hashing import HashingEmbedder
 from retrieval.filters import Comparison
-from retrieval.hashing_embedder import HashingEmbedder
-from retrieval.search import Mode, SearchOptions
-from retrieval.store import SqliteStore
+from retrieval.search.retriever import Mode, SearchOptions
+from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import Query, Scope, Vectors
 
 pytestmark = pytest.mark.anyio
@@ -113,8 +113,8 @@ async def test_a_change_by_another_process_is_honoured_by_the_next_query(
     put(store, "a", "old words")
     script = """
 import sys
-from retrieval.hashing_embedder import HashingEmbedder
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.embed.hashing import HashingEmbedder
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document
 store, embedder = SqliteStore(sys.argv[1]), HashingEmbedder(64)
 store.claim_embedder(embedder.identity, embedder.dim)

@@ -19,9 +19,9 @@ import pytest
 import retrieval
 from retrieval.errors import EmbedderMismatch, NotHere, StoreFull, StoreUnusable
 from retrieval.file_types import Page, ToAttach
-from retrieval.integrity import check
-from retrieval.schema import MIGRATIONS
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.store.integrity import check
+from retrieval.store.schema import MIGRATIONS
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document
 
 ROOT = Path(retrieval.__file__).parents[1]
@@ -49,7 +49,7 @@ def opened(path: Path, **options: int) -> SqliteStore:
 
 def run(script: str, *arguments: str) -> subprocess.Popen[str]:
     preamble = (
-        "import sys, numpy as np\nfrom retrieval.store import SqliteStore, document_id_for\n"
+        "import sys, numpy as np\nfrom retrieval.store.sqlite_store import SqliteStore, document_id_for\n"
         "from retrieval.types import Chunk, Document\n"
     )
     return subprocess.Popen(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from retrieval.errors import EmbedderMismatch
-from retrieval.integrity import check
-from retrieval.store import SqliteStore, document_id_for
+from retrieval.store.integrity import check
+from retrieval.store.sqlite_store import SqliteStore, document_id_for
 from retrieval.types import Chunk, Document, Vectors
 
 DIM, NEXT_DIM = 4, 6

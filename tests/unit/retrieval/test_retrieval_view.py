@@ -20,13 +20,13 @@ from serving_made import (
     texts,
 )
 
-from retrieval import search
+from retrieval.embed.hashing import HashingEmbedder
 from retrieval.errors import EmbedderMismatch
-from retrieval.hashing_embedder import HashingEmbedder
-from retrieval.index import FaissIndex
-from retrieval.search import Retriever, SearchOptions
-from retrieval.serving import Serving
-from retrieval.store import SqliteStore
+from retrieval.index.faiss_index import FaissIndex
+from retrieval.search import retriever as search
+from retrieval.search.retriever import Retriever, SearchOptions
+from retrieval.search.serving import Serving
+from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import Embedder, Rows, Scope, Vectors
 
 pytestmark = pytest.mark.anyio

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrieval.walk import walk
+from retrieval.ingest.walk import walk
 
 
 def test_folders_give_every_kind_that_can_be_parsed(tmp_path: Path):
