@@ -30,7 +30,8 @@ from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import DEFAULT_STORE, Embedder, Query, Scope
 from server.context.template import ChatTemplate
 from server.ingestion import Ingestion, Throttle
-from server.settings import PROJECT_ROOT, STARTER, Settings
+from server.sections.section import STARTER
+from server.settings import PROJECT_ROOT, Settings
 from server.starter import starter_embedder
 
 log = logging.getLogger(__name__)

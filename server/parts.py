@@ -37,7 +37,8 @@ from server.guard.drain import Drain
 from server.guard.rate import RateLimit
 from server.ingestion import Ingestion
 from server.knowledge import Report, open_knowledge
-from server.settings import STARTER, Settings
+from server.sections.section import STARTER
+from server.settings import Settings
 from server.starter import starter_chat_model, starter_is_prepared
 from server.telemetry.metrics import Metrics
 from server.telemetry.turnlog import TurnLog

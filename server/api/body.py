@@ -12,7 +12,8 @@ import msgspec
 from starlette.requests import Request
 
 from server.api.chat import read_body
-from server.errors import FirstwordError, InvalidBody, InvalidParameter, RequestTimeout, UnknownParameter
+from server.api.field_error import LONGEST_NAME_SHOWN, field_error
+from server.errors import InvalidBody, InvalidParameter, RequestTimeout, UnknownParameter
 from server.settings import Settings
 from server.strict_json import json_type, parse_json
 
@@ -20,7 +21,6 @@ Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 _SMALL_BODY_BYTES = 65_536
 """Parsed on the event loop in a few milliseconds at most."""
-_LONGEST_NAME_SHOWN = 64
 
 
 async def read_struct(request: Request, settings: Settings, shape: type[Shape]) -> Shape:
@@ -43,7 +43,7 @@ def to_struct(body: bytes, shape: type[Shape]) -> Shape:
     known = shape.__struct_fields__
     for name in fields:
         if name not in known:
-            shown = name[:_LONGEST_NAME_SHOWN]
+            shown = name[:LONGEST_NAME_SHOWN]
             close = difflib.get_close_matches(shown, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise UnknownParameter(f"{shown!r} is not supported here{hint}", param=shown)
@@ -52,23 +52,6 @@ def to_struct(body: bytes, shape: type[Shape]) -> Shape:
         return msgspec.convert(fields, shape)
     except msgspec.ValidationError as error:
         raise field_error(error) from None
-
-
-def field_error(error: msgspec.ValidationError) -> FirstwordError:
-    """msgspec says "Expected `int` >= 1 - at `$.max_num_results`"; the field goes into `param`."""
-    reason, _, path = str(error).partition(" - at ")
-    of_key = path.startswith("`key`")
-    path = path.removeprefix("`key` in ").strip("`")
-    param = path.removeprefix("$").removeprefix(".").replace("[...]", "") or None
-    name = reason.rpartition("field ")[2].strip("`")[:_LONGEST_NAME_SHOWN]
-    if reason.startswith("Object contains unknown field"):
-        full = f"{param}.{name}" if param else name
-        return UnknownParameter(f"{full!r} is not supported", param=full)
-    if reason.startswith("Object missing required field"):
-        full = f"{param}.{name}" if param else name
-        return InvalidParameter(f"{full!r} is required", param=full)
-    about = f"{param}: a key: " if of_key else f"{param}: "
-    return InvalidParameter(about + reason[0].lower() + reason[1:], param=param)
 
 
 def _refuse_infinity(fields: Mapping[str, Any]) -> None:

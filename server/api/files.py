@@ -26,7 +26,7 @@ from server.api.store_objects import file_object
 from server.api.store_shapes import FileDeleted, FileList
 from server.errors import InvalidParameter, RequestTimeout, StorageFull, UnknownParameter
 from server.parts import Parts
-from server.settings import FileSettings
+from server.sections.files import FileSettings
 
 PURPOSES = ("assistants", "user_data")
 MOST_LISTED = 10_000

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from retrieval.file_types import FileStore
 from server.errors import Busy, QuotaExceeded
-from server.settings import FileSettings
+from server.sections.files import FileSettings
 
 _RETRY_AFTER_S = 1.0
 

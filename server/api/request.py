@@ -12,6 +12,7 @@ from retrieval.errors import InvalidFilter
 from retrieval.filters import parse_filter
 from retrieval.search.catalog import normal, scope_name
 from retrieval.types import DEFAULT_STORE, Scope
+from server.api.field_error import LONGEST_NAME_SHOWN, field_error
 from server.api.schema import (
     INERT,
     INERT_IN_MESSAGE,
@@ -29,13 +30,13 @@ from server.engine.reply import ToolUse
 from server.errors import InvalidBody, InvalidParameter, UnknownParameter
 from server.guard.admission import Tier
 from server.parts import Deployment
-from server.settings import LimitSettings, Settings
+from server.sections.limits import LimitSettings
+from server.settings import Settings
 from server.strict_json import json_depth, json_type, parse_json
 from server.turn_request import TurnRequest
 
 _CHAT_FIELDS = frozenset(ChatRequest.__struct_fields__)
 _MESSAGE_FIELDS = frozenset(WireMessage.__struct_fields__)
-_LONGEST_NAME_SHOWN = 64
 
 
 def parse_chat_request(body: bytes) -> ChatRequest:
@@ -47,7 +48,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
         if name in INERT or _is_neutral(NEUTRAL, name, fields[name]):
             del fields[name]
         elif name not in _CHAT_FIELDS:
-            shown = name[:_LONGEST_NAME_SHOWN]
+            shown = name[:LONGEST_NAME_SHOWN]
             raise UnknownParameter(f"{shown!r} is not supported here{_hint(shown)}", param=shown)
     messages = fields.get("messages")
     if isinstance(messages, list):
@@ -55,7 +56,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
     try:
         return msgspec.convert(fields, ChatRequest)
     except msgspec.ValidationError as error:
-        raise _named(error) from None
+        raise field_error(error) from None
 
 
 def to_turn_request(request: ChatRequest, deployment: Deployment) -> TurnRequest:
@@ -148,7 +149,7 @@ def _logit_bias(request: ChatRequest, deployment: Deployment) -> dict[int, float
             int(token) >= deployment.vocabulary_size
         ):
             raise InvalidParameter(
-                f"logit_bias: {token[:_LONGEST_NAME_SHOWN]!r} is no token id; they go from 0 to "
+                f"logit_bias: {token[:LONGEST_NAME_SHOWN]!r} is no token id; they go from 0 to "
                 f"{deployment.vocabulary_size - 1}",
                 param="logit_bias",
             )
@@ -241,7 +242,7 @@ def _check_messages(messages: list[Any]) -> None:
             if inert or _is_neutral(NEUTRAL_IN_MESSAGE, name, message[name]):
                 del message[name]
             elif name not in _MESSAGE_FIELDS:
-                shown = f"{where}.{name[:_LONGEST_NAME_SHOWN]}"
+                shown = f"{where}.{name[:LONGEST_NAME_SHOWN]}"
                 raise UnknownParameter(f"{shown!r} is not supported", param=shown)
         _check_role(message, where)
 
@@ -264,22 +265,6 @@ def _check_role(message: dict[str, Any], where: str) -> None:
 
 def _is_neutral(table: dict[str, tuple[Any, ...]], name: str, value: Any) -> bool:
     return name in table and (value is None or value in table[name])
-
-
-def _named(error: msgspec.ValidationError) -> InvalidBody | InvalidParameter | UnknownParameter:
-    """msgspec says "Expected `int` >= 1 - at `$.max_tokens`"; the field goes into `param`."""
-    reason, _, path = str(error).partition(" - at `")
-    param = path.rstrip("`").removeprefix("$").removeprefix(".").replace("[...]", "") or None
-    if reason.startswith("Object contains unknown field"):
-        name = reason.rpartition("field ")[2].strip("`")[:_LONGEST_NAME_SHOWN]
-        full = f"{param}.{name}" if param else name
-        return UnknownParameter(f"{full!r} is not supported", param=full)
-    if reason.startswith("Object missing required field"):
-        name = reason.rpartition("field ")[2].strip("`")
-        full = f"{param}.{name}" if param else name
-        return InvalidParameter(f"{full!r} is required", param=full)
-    reason = reason[0].lower() + reason[1:]
-    return InvalidParameter(f"{param}: {reason}", param=param)
 
 
 def _message(message: WireMessage) -> Message:

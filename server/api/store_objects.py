@@ -30,7 +30,7 @@ from server.api.store_shapes import (
     VectorStoreFile,
     VectorStoreObject,
 )
-from server.settings import RetrievalSettings
+from server.sections.retrieval import RetrievalSettings
 
 
 def file_object(file: StoredFile) -> FileObject:

@@ -22,7 +22,7 @@ from server.api.store_schema import (
     chunk_sizes,
 )
 from server.api.store_shapes import VectorStoreDeleted, VectorStoreList
-from server.settings import FileSettings
+from server.sections.files import FileSettings
 
 
 async def create_vector_store(request: Request) -> Response:

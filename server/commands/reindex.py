@@ -13,7 +13,8 @@ from retrieval.store.sqlite_store import SqliteStore
 from retrieval.types import Embedder
 from server.errors import ConfigError
 from server.knowledge import embedder_spec, remember_embedder, store_path
-from server.settings import STARTER, Settings
+from server.sections.section import STARTER
+from server.settings import Settings
 
 _BATCH = 64
 

@@ -11,7 +11,7 @@ import msgspec
 from server.context.entry import Entry, pack, unpack
 from server.context.joints import Joints
 from server.context.template import ChatTemplate, Role
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import re
 from functools import lru_cache
 
 from retrieval.parse.outline import visible
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 LONGEST_HEADING_CHARACTERS = 160
 """Chunks are bounded in tokens, headings are not: a very long one would push the other passages out of the prompt."""

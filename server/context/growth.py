@@ -17,7 +17,8 @@ from server.context.ledger import Recalled
 from server.context.prompt import Compaction, too_long
 from server.context.question import IN_VAIN_COST, TYPING_IN_VAIN_COST, Prefilled, Question, Questions
 from server.context.wanted import Wanted
-from server.settings import ContextSettings, PromptSettings
+from server.sections.context import ContextSettings
+from server.sections.prompt import PromptSettings
 
 _EXPECTED_REPLY_TOKENS = 100
 _LEAST_SHED_SHARE = 0.1

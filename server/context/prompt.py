@@ -10,7 +10,7 @@ from retrieval.types import Passage
 from server.context.entry import Entry, Injected
 from server.context.fence import fence_of
 from server.errors import ContextTooLong
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 DEFAULT_LAYOUT = PromptSettings()
 

@@ -9,7 +9,7 @@ from retrieval.types import Passage
 from server.context.entry import Entry, Injected, Retrieved, by_key, n_tokens, pack, unpack
 from server.context.prompt import Citation, passage_line
 from server.context.template import ChatTemplate
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 IN_VAIN_COST = 1.0
 """Of a prefilled token that turned out not to be wanted and stays, against one that is computed again."""

@@ -12,7 +12,7 @@ from retrieval.types import Passage
 from server.context.conversation import Conversation
 from server.context.prompt import Prompt, numbered, passage_line, room_for_prompt, too_long
 from server.context.template import ChatTemplate, Message
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 
 class Rebuild:

@@ -41,7 +41,7 @@ from server.engine.protocol import (
     TokenLogprobs,
 )
 from server.errors import ConfigError
-from server.settings import EngineSettings
+from server.sections.engine import EngineSettings
 
 _DEATH_POLL_S = 0.1
 _LEAST_LOGPROB = -9999.0

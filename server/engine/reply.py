@@ -15,7 +15,7 @@ import msgspec
 
 from server.engine.protocol import Delta, Grammar, RequestFailed, RequestRefused, ToolCallPiece
 from server.errors import ConfigError
-from server.settings import EngineSettings
+from server.sections.engine import EngineSettings
 
 log = logging.getLogger(__name__)
 

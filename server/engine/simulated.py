@@ -32,7 +32,7 @@ from server.engine.protocol import (
     RequestFailed,
 )
 from server.engine.script import Answer, Script, Vocabulary
-from server.settings import EngineSettings
+from server.sections.engine import EngineSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from server.engine.protocol import (
     RequestAborted,
     Sampling,
 )
-from server.settings import EngineSettings
+from server.sections.engine import EngineSettings
 
 log = logging.getLogger(__name__)
 

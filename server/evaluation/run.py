@@ -34,7 +34,8 @@ from server.parts import (
     parts_with,
     uses_starter,
 )
-from server.settings import STARTER, Settings
+from server.sections.section import STARTER
+from server.settings import Settings
 from server.starter import starter_embedder, starter_is_prepared
 
 EXIT_FAILED = 1

@@ -12,7 +12,7 @@ from typing import Literal
 
 from server.errors import Busy
 from server.guard.line import FairLine
-from server.settings import AdmissionSettings
+from server.sections.admission import AdmissionSettings
 
 Tier = Literal["priority", "default", "flex"]
 _ORDER: dict[Tier, int] = {"priority": -10, "default": 0, "flex": 10}

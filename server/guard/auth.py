@@ -8,7 +8,7 @@ import secrets
 from functools import lru_cache
 
 from server.errors import Unauthorized
-from server.settings import AuthSettings
+from server.sections.auth import AuthSettings
 
 ANONYMOUS = "anonymous"
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.settings import EngineSettings, SimulatedSettings
+from server.sections.engine import EngineSettings, SimulatedSettings
 
 MAX_BODY_BYTES = 16_777_216
 MAX_HEAD_BYTES = 65_536

@@ -32,7 +32,8 @@ from rich.console import Console
 from bench.conditions import conditions
 from bench.process import BENCH_DIR, Server, end_in_order, free_port
 from bench.report import Lines, Sheet, markdown, open_console, show
-from server.settings import PROJECT_ROOT, PromptSettings
+from server.sections.prompt import PromptSettings
+from server.settings import PROJECT_ROOT
 
 CASES = PROJECT_ROOT / "tests" / "data" / "poison" / "cases.jsonl"
 READY_S = 400.0

@@ -16,7 +16,7 @@ from typing import Any
 from retrieval.types import Passage
 from server.context.fence import fence_of
 from server.context.template import ChatTemplate, Message, ToolCall
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 Line = tuple[Any, ...]
 """A conversation up to one of its messages: who, where, system message, tools, then each message's `plain`."""

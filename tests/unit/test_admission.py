@@ -7,7 +7,7 @@ import pytest
 
 from server.errors import Busy
 from server.guard.admission import Admission
-from server.settings import AdmissionSettings
+from server.sections.admission import AdmissionSettings
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from pydantic import SecretStr
 
 from server.errors import Unauthorized
 from server.guard.auth import ANONYMOUS, Authenticator
-from server.settings import AuthSettings
+from server.sections.auth import AuthSettings
 
 KEYS = AuthSettings(
     api_keys={"acme": SecretStr("key-a"), "beta": SecretStr("key-b")}, cache_secret=SecretStr("s")

@@ -6,7 +6,7 @@ from server.context.draft import Draft, Drafter
 from server.context.entry import Entry, Injected, pack, unpack
 from server.context.joints import Joints
 from server.context.template import ChatTemplate, Role
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 ROLES: list[Role] = ["user", "assistant", "user"]
 

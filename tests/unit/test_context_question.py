@@ -9,7 +9,7 @@ from server.context.entry import Entry, Injected, pack, unpack
 from server.context.prompt import Citation
 from server.context.question import Question, Questions, keep_prefilled
 from server.context.template import ChatTemplate
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 LAYOUT = PromptSettings(question_header="Q: ", question_footer=" !")
 

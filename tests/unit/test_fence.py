@@ -19,7 +19,8 @@ from server.context.prompt import passage_line
 from server.context.question import Questions
 from server.context.rebuild import Rebuild
 from server.context.template import ChatTemplate
-from server.settings import PROJECT_ROOT, PromptSettings
+from server.sections.prompt import PromptSettings
+from server.settings import PROJECT_ROOT
 
 LAYOUT = PromptSettings()
 OTHER_LAYOUTS = (

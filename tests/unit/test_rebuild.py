@@ -8,7 +8,7 @@ from server.context.prompt import Citation
 from server.context.rebuild import Rebuild
 from server.context.template import ChatTemplate, Message
 from server.errors import ContextTooLong
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 LAYOUT = PromptSettings(
     system="SYSTEM",

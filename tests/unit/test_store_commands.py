@@ -25,7 +25,8 @@ from server.commands.store import back_up, check_store
 from server.commands.watch import changed_files
 from server.errors import ConfigError
 from server.knowledge import embedder_of, remember_embedder, store_path
-from server.settings import STARTER, Settings
+from server.sections.section import STARTER
+from server.settings import Settings
 
 OLD = HashingEmbedder(32)
 

@@ -9,7 +9,7 @@ from server.context.template import ChatTemplate
 from server.engine.protocol import EngineDead, GenerateRequest, Sampling
 from server.engine.simulated import SimulatedEngine
 from server.engine.supervisor import SupervisedEngine
-from server.settings import EngineSettings
+from server.sections.engine import EngineSettings
 
 pytestmark = pytest.mark.anyio
 REQUEST = GenerateRequest("r", [1, 2, 3], Sampling(max_tokens=3))

@@ -12,7 +12,7 @@ import msgspec
 from bench.contextpilot.conversation import Conversation
 from bench.contextpilot.request import Request, Serving
 from bench.process import BENCH_DIR
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 PYTHON = BENCH_DIR / "contextpilot" / "bin" / "python"
 _PILOT = Path(__file__).with_name("pilot.py")

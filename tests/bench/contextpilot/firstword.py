@@ -30,7 +30,9 @@ from server.context.order import SharedOrder
 from server.context.prompt import Prompt
 from server.context.template import ChatTemplate, Message
 from server.context.wanted import Wanted
-from server.settings import ContextSettings, EngineSettings, Settings
+from server.sections.context import ContextSettings
+from server.sections.engine import EngineSettings
+from server.settings import Settings
 
 _MAX_MODEL_LEN = 65_536
 """More than any of these conversations needs: nothing is shed for lack of room."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from bench.contextpilot.conversation import Conversation, Passage, Turn
 from bench.contextpilot.request import Request
 from server.context.template import Message
-from server.settings import PromptSettings
+from server.sections.prompt import PromptSettings
 
 Layout = Callable[[Conversation, int], tuple[Message, ...]]
 """A conversation's messages up to the question of a turn, counted from 0."""
