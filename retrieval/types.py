@@ -311,8 +311,11 @@ class DocumentStore(Protocol):
         """Grows with every committed change, by whichever process; cheap enough to ask before each search."""
         ...
 
-    def known_vectors(self, texts_sha256: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """Vectors `(dim,)` that some chunk has already, by the SHA-256 of the text they were made of."""
+    def known_vectors(self, texts_sha256: Sequence[bytes], store_id: str) -> dict[bytes, NDArray[np.float32]]:
+        """Vectors `(dim,)` that some chunk has already, by the SHA-256 of the text they were made of.
+
+        Of chunks that the owner of that vector store may search: an ingest that is quick must not tell what others hold.
+        """
         ...
 
     def put(self, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> None:

@@ -198,7 +198,9 @@ class Ingestion:
         chunk_tokens = attachment.chunk_tokens or self._sizes[0]
         overlap_tokens = self._sizes[1] if attachment.overlap_tokens is None else attachment.overlap_tokens
         overlap_tokens = min(overlap_tokens, chunk_tokens // 2)
-        taken = intake.take(data, attachment.filename, chunk_tokens, overlap_tokens, tell)
+        taken = intake.take(
+            data, attachment.filename, chunk_tokens, overlap_tokens, attachment.store_id, tell
+        )
         document = Document(
             document_id=document_id_for(attachment.file_id, attachment.store_id),
             source=attachment.file_id,

@@ -145,7 +145,7 @@ class _Cut:
         stored = self.intake.store.find(file.source, self.store_id)
         if stored and stored.content_sha256 == content_sha256:
             return FileOutcome(file.filename, file.source, "unchanged")
-        taken = self.intake.take(data, file.filename, *sizes)
+        taken = self.intake.take(data, file.filename, *sizes, self.store_id)
         document = Document(
             document_id=document_id_for(file.source, self.store_id),
             source=file.source,

@@ -69,13 +69,14 @@ class Intake:
         filename: str,
         chunk_tokens: int,
         overlap_tokens: int,
+        store_id: str,
         tell: Tell = lambda n, of: None,
     ) -> Taken:
         """Raises the errors of `Prepares.prepare`; `EmbedderMismatch` when the store changed to another model."""
         prepared = self.preparer.prepare(data, filename, chunk_tokens, overlap_tokens)
         texts = [chunk_text_for_embedding(prepared.title, piece) for piece in prepared.chunks]
         digests = [hashlib.sha256(text.encode()).digest() for text in texts]
-        known = self.store.known_vectors(digests)
+        known = self.store.known_vectors(digests, store_id)
         missing = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in known}
         n_known = len(texts) - len(missing)
         tell(n_known, len(texts))

@@ -75,14 +75,11 @@ class SqliteStore:
         with self.connections.reader() as db:
             return changes.version(db)
 
-    def known_vectors(self, texts_sha256: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
+    def known_vectors(self, texts_sha256: Sequence[bytes], store_id: str) -> dict[bytes, NDArray[np.float32]]:
         found = {}
         with self.connections.reading() as db:
             for digest in texts_sha256:
-                row = db.execute(
-                    "SELECT vector FROM chunks JOIN vectors USING (key) WHERE embedded_sha256 = ? LIMIT 1",
-                    (digest,),
-                ).fetchone()
+                row = db.execute(_KNOWN_VECTOR, (digest, store_id)).fetchone()
                 if row:
                     found[digest] = np.frombuffer(row[0], dtype="<f4").astype(np.float32)
         return found
@@ -186,6 +183,12 @@ class SqliteStore:
         with self.connections.reader() as db:
             return db.execute(f"{_PASSAGE} {where}", values).fetchall()
 
+
+# What the owner of a vector store may search: its own stores, and the deployment's (`DEPLOYMENT` is '').
+_KNOWN_VECTOR = """SELECT vector FROM chunks JOIN vectors USING (key)
+    JOIN documents USING (number) JOIN vector_stores USING (store_id)
+    WHERE embedded_sha256 = ?
+    AND tenant IN ('', (SELECT tenant FROM vector_stores WHERE store_id = ?)) LIMIT 1"""
 
 _ITS_ATTACHMENT = (
     "WHERE (store_id, file_id) = (SELECT store_id, file_id FROM documents WHERE document_id = ?)"

@@ -178,7 +178,7 @@ def _put(
 ) -> None:
     retrieval = settings.retrieval
     data = passage.text.encode()
-    taken = intake.take(data, passage.id, retrieval.chunk_tokens, retrieval.chunk_overlap_tokens)
+    taken = intake.take(data, passage.id, retrieval.chunk_tokens, retrieval.chunk_overlap_tokens, store_id)
     document = Document(
         document_id=document_id_for(passage.id, store_id),
         source=passage.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -160,6 +161,24 @@ def test_usage_is_what_the_tenant_keeps(files: FileStore):
     files.delete_file("t", heavy.file_id)
     files.delete_store("t", store.store_id)
     assert files.usage("t") == Usage(1, 3, 0)
+
+
+def test_vectors_are_known_to_those_who_may_search_them(both: Both):
+    shared, mine, other, theirs = (
+        DEFAULT_STORE,
+        *(both.files.create_store(tenant, "s").store_id for tenant in ("t", "t", "u")),
+    )
+    for tenant, store_id in ((DEPLOYMENT, shared), ("t", mine)):
+        both.documents.put(*parts(attached(both.files, tenant, store_id), f"in {store_id}"))
+    everyones, own = (hashlib.sha256(f"a.md\nin {store_id}".encode()).digest() for store_id in (shared, mine))
+    for store_id, known in (
+        (mine, {everyones, own}),
+        (other, {everyones, own}),
+        (theirs, {everyones}),
+        (shared, {everyones}),
+        ("vs_gone", {everyones}),
+    ):
+        assert both.documents.known_vectors([everyones, own], store_id).keys() == known, store_id
 
 
 def test_default_is_there_for_all_and_only_the_deployments(files: FileStore):

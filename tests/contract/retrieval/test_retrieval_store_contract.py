@@ -14,7 +14,7 @@ import pytest
 from retrieval.embed.text import chunk_text_for_embedding
 from retrieval.errors import EmbedderMismatch, NotHere
 from retrieval.store.sqlite_store import SqliteStore, document_id_for
-from retrieval.types import Chunk, Document, DocumentStore, Entry, Passage, Rows, Vectors
+from retrieval.types import DEFAULT_STORE, Chunk, Document, DocumentStore, Entry, Passage, Rows, Vectors
 
 DIM = 8
 
@@ -276,12 +276,12 @@ def test_a_new_title_makes_new_chunks(store: DocumentStore):
 def test_vectors_are_known_by_the_text_that_they_were_made_of(store: DocumentStore):
     put(store, "a", "one", "two")
     one, absent = sha256("T a\none"), sha256("T a\nnone")
-    found = store.known_vectors([one, absent])
+    found = store.known_vectors([one, absent], DEFAULT_STORE)
     assert list(found) == [one]
     np.testing.assert_array_equal(found[one], vectors(2)[0])
     assert found[one].dtype == np.float32
     store.delete(document_id_for("a"))
-    assert store.known_vectors([one]) == {}
+    assert store.known_vectors([one], DEFAULT_STORE) == {}
 
 
 def test_attributes_are_modified_and_found_with_the_passages(store: DocumentStore):

@@ -14,7 +14,7 @@ from retrieval.errors import EmbedderMismatch
 from retrieval.ingest.files import ingest
 from retrieval.ingest.intake import DirectPreparer, Intake
 from retrieval.store.sqlite_store import SqliteStore
-from retrieval.types import Passage
+from retrieval.types import DEFAULT_STORE, Passage
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_text_that_is_repeated_is_embedded_once_and_told_as_it_goes(store: Sql
     embedder, told = CountingEmbedder(), list[tuple[int, int]]()
     intake = Intake(DirectPreparer(Words()), embedder, store)
     text = "\n\n".join(f"## Part\n\n{'same' if n % 2 else f'other{n}'} words" for n in range(300))
-    found = intake.take(text.encode(), "page.md", 16, 0, lambda *at: told.append(at))
+    found = intake.take(text.encode(), "page.md", 16, 0, DEFAULT_STORE, lambda *at: told.append(at))
     assert len(embedder.embedded) == len(set(embedder.embedded)) == found.n_embedded == 151
     assert found.vectors.shape == (len(found.chunks), DIM) == (300, DIM)
     assert told == sorted(told)
@@ -84,7 +84,7 @@ def test_vectors_of_a_model_that_came_meanwhile_are_not_mixed_in(store: SqliteSt
     taken(store, tmp_path / "one.md", sections("alpha one"), CountingEmbedder())
     intake = Intake(DirectPreparer(Words()), HashingEmbedder(DIM // 2), store)
     with pytest.raises(EmbedderMismatch, match=r"one\.md"):
-        intake.take(sections("alpha one", "beta two").encode(), "one.md", 32, 0)
+        intake.take(sections("alpha one", "beta two").encode(), "one.md", 32, 0, DEFAULT_STORE)
 
 
 def test_what_was_ingested_in_another_way_has_another_digest(store: SqliteStore) -> None:
