@@ -28,6 +28,7 @@ def server(
             "FIRSTWORD_ENGINE__KIND": "simulated",
             "FIRSTWORD_ENGINE__MODEL": str(chat_model_path),
             "FIRSTWORD_ENGINE__SIMULATED__TOKEN_INTERVAL_MS": "100",
+            "FIRSTWORD_ENGINE__TOOL_PARSER": "",  # spares the server its import of vLLM
             "FIRSTWORD_RETRIEVAL__EMBEDDER_KIND": "hashing",
             "FIRSTWORD_RETRIEVAL__SAMPLE_KNOWLEDGE": str(knowledge),
             "FIRSTWORD_HTTP__SHUTDOWN_GRACE_S": str(request.param),
