@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -246,3 +247,20 @@ def test_changes_are_seen_from_the_first_set_on(tmp_path: Path) -> None:
     while not expected <= seen:
         seen |= next(changes)
     changes.close()  # type: ignore[attr-defined]
+
+
+class InterruptedFinaliser:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_a_finaliser_swallows_ends_the_watch_all_the_same(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    changes = changed_files([tmp_path])
+    assert next(changes) == set()
+    finalised = InterruptedFinaliser()
+    del finalised
+    with pytest.raises(KeyboardInterrupt):
+        next(changes)
+    assert signal.getsignal(signal.SIGINT) == before
