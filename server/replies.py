@@ -27,6 +27,8 @@ class Reply:
         self.token_ids += generated.token_ids
         if told.text:
             self.texts.append(told.text)
+        elif told.refusal:
+            self.texts.append(told.refusal)
         if told.reasoning:
             self.has_reasoning = True
         for piece in told.tool_calls:

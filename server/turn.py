@@ -61,6 +61,8 @@ class Turn:
     prompt: Prompt | None = None
     refused: bool = False
     """The documents hold nothing about the question, and the answer says so without the engine."""
+    reads_json: bool = False
+    """The client does, by its `response_format`: a grammar alone may also come of tools."""
     replies: dict[int, Reply] = field(default_factory=dict)
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -77,6 +79,11 @@ class Turn:
     @property
     def citations(self) -> Sequence[Citation]:
         return self.prompt.citations if self.prompt else ()
+
+    @property
+    def refused_apart(self) -> bool:
+        """Plain words would break who parses the content, so they go where OpenAI puts a refusal."""
+        return self.refused and self.reads_json
 
 
 async def run_turn(turn: Turn, parts: Parts) -> AsyncGenerator[Delta, None]:
@@ -185,9 +192,10 @@ async def _refuse(turn: Turn, parts: Parts) -> AsyncGenerator[Delta, None]:
     """The documents hold nothing, and this deployment does not want the model to answer on its own."""
     text = parts.settings.prompt.nothing_found_reply
     token_ids = tuple(parts.template.encode(text))
+    said, refusal = ("", text) if turn.refused_apart else (text, "")
     turn.finish_reason = "stop"
     for index in range(turn.request.sampling.n):
-        delta = Delta(token_ids, text, finish_reason="stop", index=index)
+        delta = Delta(token_ids, said, finish_reason="stop", index=index, refusal=refusal)
         turn.clock.token()
         turn.completion_tokens += len(token_ids)
         turn.replies.setdefault(index, Reply()).add(delta, delta)

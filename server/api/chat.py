@@ -63,12 +63,14 @@ async def accept(request: Request, parts: Parts) -> tuple[ChatRequest, Turn]:
     if chat.service_tier == "priority" and tenant not in parts.settings.auth.priority_tenants:
         raise Forbidden("this API key may not ask for priority", param="service_tier")
     turn_request = to_turn_request(chat, parts.deployment)
+    reads_json = turn_request.sampling.grammar is not None
     await check_reach(turn_request, tenant, parts)
     if turn_request.tool_use is not None and parts.reply_parsers is not None:
         turn_request = await asyncio.to_thread(
             _constrain, turn_request, turn_request.tool_use, parts.reply_parsers
         )
-    return chat, Turn(request=turn_request, tenant=tenant, clock=request.scope["state"]["clock"])
+    clock = request.scope["state"]["clock"]
+    return chat, Turn(request=turn_request, tenant=tenant, clock=clock, reads_json=reads_json)
 
 
 async def read_chat_request(request: Request, parts: Parts) -> ChatRequest:
@@ -155,7 +157,9 @@ async def _collect(chat: ChatRequest, turn: Turn, parts: Parts) -> bytes:
     collected = frames.Collected(turn.request.sampling.n)
     async with aclosing(run_turn(turn, parts)) as deltas:
         async for delta in deltas:
-            if turn.clock.ttft_ms is None and (delta.text or delta.reasoning or delta.tool_calls):
+            if turn.clock.ttft_ms is None and (
+                delta.text or delta.reasoning or delta.tool_calls or delta.refusal
+            ):
                 turn.clock.end("first_byte")
             collected.add(delta)
     return collected.body(turn, parts.model_name, chat.service_tier)

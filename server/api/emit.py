@@ -72,7 +72,7 @@ class Emission:
         async with aclosing(run_turn(turn, self._parts)) as deltas:
             async for delta in deltas:
                 frame = render.content(delta)
-                if not spoken and (delta.text or delta.reasoning or delta.tool_calls):
+                if not spoken and (delta.text or delta.reasoning or delta.tool_calls or delta.refusal):
                     spoken = True
                     turn.clock.speaks()
                 if not opened:

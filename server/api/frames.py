@@ -53,24 +53,27 @@ class Frames:
         self._after_text = b'},"logprobs":null,"finish_reason":null}]}\n\n'
 
     def role(self) -> bytes:
-        """One for each answer; the sources come with the first."""
+        """One for each answer; the sources come with the first. What it opens, text or a refusal, follows."""
+        opens = b"refusal" if self._turn.refused_apart else b"content"
         frames = [
-            b'%b,"choices":[{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,'
+            b'%b,"choices":[{"index":%d,"delta":{"role":"assistant","%b":""},"logprobs":null,'
             b'"finish_reason":null}]%b}\n\n'
-            % (self._head, index, b"" if index else b',"firstword":%b' % _encode(opening(self._turn)))
+            % (self._head, index, opens, b"" if index else b',"firstword":%b' % _encode(opening(self._turn)))
             for index in range(self._turn.request.sampling.n)
         ]
         return b"".join(frames)
 
     def content(self, delta: Delta) -> bytes:
         """What the delta brought; nothing when it completed no text."""
-        if not (delta.reasoning or delta.tool_calls or delta.logprobs):
+        if not (delta.reasoning or delta.tool_calls or delta.logprobs or delta.refusal):
             return self.text(delta.text, delta.index) if delta.text else b""
         fields: dict[str, Any] = {}
         if delta.reasoning:
             fields["reasoning_content"] = delta.reasoning
         if delta.tool_calls:
             fields["tool_calls"] = [_tool_call(piece) for piece in delta.tool_calls]
+        if delta.refusal:
+            fields["refusal"] = delta.refusal
         if delta.text or not fields:
             fields["content"] = delta.text
         return b'%b,"choices":[{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":null}]}\n\n' % (
@@ -106,6 +109,7 @@ class Collected:
 
     def __init__(self, n: int) -> None:
         self._texts: list[list[str]] = [[] for _ in range(n)]
+        self._refusals = [""] * n
         self._reasonings: list[list[str]] = [[] for _ in range(n)]
         self._calls: list[dict[int, dict[str, Any]]] = [{} for _ in range(n)]
         self._logprobs: list[list[msgspec.Raw]] = [[] for _ in range(n)]
@@ -115,6 +119,8 @@ class Collected:
     def add(self, delta: Delta) -> None:
         at = delta.index
         self._texts[at].append(delta.text)
+        if delta.refusal:
+            self._refusals[at] += delta.refusal
         self._reasonings[at].append(delta.reasoning)
         self._logprobs[at] += [msgspec.Raw(_encode(_token_logprobs(token))) for token in delta.logprobs]
         self._reasons[at] = delta.finish_reason
@@ -140,7 +146,12 @@ class Collected:
 
     def _choice(self, index: int) -> dict[str, Any]:
         text = "".join(self._texts[index])
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        refusal = self._refusals[index] or None
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": (text or None) if refusal else text,
+            "refusal": refusal,
+        }
         if reasoning := "".join(self._reasonings[index]):
             message["reasoning_content"] = reasoning
         if calls := self._calls[index]:

@@ -227,7 +227,7 @@ def _say_what_belongs_together(schemas: Schema) -> None:
             "role",
             {"not": {"const": "assistant"}},
             {"content": {"type": ["string", "array"]}},
-            {"tool_calls": {"enum": [[], None]}},
+            {"tool_calls": {"enum": [[], None]}, "refusal": {"enum": ["", None]}},
         ),
         _when("name", {}, {"role": {"const": "tool"}}),
     ]

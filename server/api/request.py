@@ -256,6 +256,8 @@ def _check_role(message: dict[str, Any], where: str) -> None:
             raise InvalidParameter(
                 f"{where}.tool_calls: only the assistant calls tools", param=f"{where}.tool_calls"
             )
+        if message.get("refusal"):
+            raise InvalidParameter(f"{where}.refusal: only the assistant refuses", param=f"{where}.refusal")
     if role == "tool" and message.get("tool_call_id") is None:
         raise InvalidParameter(
             f"{where}.tool_call_id: the id of the call that this answers was expected",
@@ -271,6 +273,8 @@ def _message(message: WireMessage) -> Message:
     content = message.content or ""
     if not isinstance(content, str):
         content = "\n".join(part.text for part in content)
+    if message.refusal:
+        content = f"{content}\n{message.refusal}" if content else message.refusal
     calls = tuple(
         ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()
     )

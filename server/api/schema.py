@@ -29,7 +29,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Not supported, and accepted with just the values that ask for nothing; null is one everywhere."""
 
 NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
-    "refusal": (),
     "annotations": ([],),
     "audio": (),
     "function_call": (),
@@ -68,6 +67,8 @@ class WireToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class WireMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
+    refusal: str | None = None
+    """Only with the role `assistant`, who said it: it counts as its content."""
     tool_calls: Annotated[list[WireToolCall], Meta(max_length=128)] | None = None
     """Only with the role `assistant`."""
     tool_call_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None

@@ -125,7 +125,8 @@ class Call(Struct):
 class Reply(Struct):
     role: Literal["assistant"]
     content: str | None
-    refusal: None
+    refusal: str | None
+    """In place of content, where JSON was asked for and the turn is refused because nothing was found."""
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[Call] | UnsetType = UNSET
 
@@ -165,6 +166,8 @@ class CallPiece(Struct):
 class ReplyDelta(Struct):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    refusal: str | UnsetType = UNSET
+    """In place of content; see the whole answer."""
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[CallPiece] | UnsetType = UNSET
 

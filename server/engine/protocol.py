@@ -105,6 +105,8 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     reasoning: str = ""
     tool_calls: tuple[ToolCallPiece, ...] = ()
     """These two are the reply parser's work; engines leave everything in `text`."""
+    refusal: str = ""
+    """In place of `text`, where the turn is refused and the client reads JSON; no engine's work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import openai
 import pytest
+from pydantic import BaseModel
 
 import stores
 from conversations import Given, Talk, asked_about, document, prewarm, prewarmed, sources, user
@@ -212,3 +214,71 @@ async def test_neighbours_stay_apart_where_they_are_not_wanted_as_one(library: M
         await Talk(gateway).say(HARBOUR, retrieval={"top_k": 3})
         assert given.text().count("Of the harbour tides") == 3
         assert "[3]" in given.text()
+
+
+class Found(BaseModel):
+    """What a client wants to read an answer as."""
+
+    subject: str
+
+
+JSON_OBJECT = {"response_format": {"type": "json_object"}}
+
+
+async def test_who_parses_the_answer_finds_the_refusal_apart_and_can_go_on(library: MakeSettings) -> None:
+    reply = DEFAULT_LAYOUT.nothing_found_reply
+    async with running(library(**FINDS, retrieval__nothing_found="refuse")) as gateway:
+        given, model, recalled = Given(gateway), gateway.parts.model_name, gateway.parts.ledger.recalled
+        async with openai.AsyncOpenAI(
+            base_url=f"{gateway.url}/v1",
+            api_key="none",
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=False),
+        ) as client:
+            completions, asked = client.chat.completions, user(NOTHING)
+            parsed = await completions.parse(model=model, messages=[asked], response_format=Found)  # type: ignore[list-item]
+            async with completions.stream(
+                model=model,
+                messages=[asked],  # type: ignore[list-item]
+                response_format=Found,
+            ) as events:
+                told = [event.delta async for event in events if event.type == "refusal.delta"]
+                streamed = await events.get_final_completion()
+            assert "".join(told) == reply
+            assert given.requests == []
+            for completion in (parsed, streamed):
+                (choice,) = completion.choices
+                message = choice.message
+                assert (message.refusal, message.content, message.parsed) == (reply, None, None)
+                assert choice.finish_reason == "stop"
+                await client.chat.completions.create(
+                    model=model,
+                    messages=[asked, message.model_dump(), user(asked_about("bicycles"))],  # type: ignore[list-item]
+                )
+                assert given.text().count(reply) == 1
+        assert (recalled["first"], recalled["whole"]) == (2, 2), (
+            "sent back as the SDK gives it, it is known again"
+        )
+
+
+async def test_only_a_refusal_of_json_is_told_apart(library: MakeSettings) -> None:
+    reply = DEFAULT_LAYOUT.nothing_found_reply
+    async with running(library(**FINDS, retrieval__nothing_found="refuse")) as gateway:
+        refused = await ask(gateway.url, question(NOTHING, n=2, **JSON_OBJECT))
+        deltas = [chunk["choices"][0]["delta"] for chunk in refused.chunks]
+        role, said = {"role": "assistant", "refusal": ""}, {"refusal": reply}
+        assert deltas == [role, role, said, {}, said, {}]
+        assert (refused.text, refused.finish_reasons, refused.done) == ("", ["stop", "stop"], True)
+        timing = refused.timing
+        assert sum(timing[phase] for phase in PHASES) == pytest.approx(timing["ttft"], abs=0.05)
+        plain = await ask(gateway.url, question(NOTHING, response_format={"type": "text"}))
+        answered = await ask(gateway.url, question(asked_about("bicycles"), **JSON_OBJECT))
+        for stream in (plain, answered):
+            assert stream.text
+            assert b'"refusal"' not in stream.raw
+        async with stores.client_of(gateway) as client:
+            for fields, content, refusal in (JSON_OBJECT, None, reply), ({}, reply, None):
+                answer = (await client.post(CHAT, json=question(NOTHING, **fields))).json()
+                message = answer["choices"][0]["message"]
+                assert message == {"role": "assistant", "content": content, "refusal": refusal}
+                assert answer["firstword"]["timing"]["ttft"] is not None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,6 +131,20 @@ def test_a_tool_call_has_its_id_type_and_name_once(turn: Turn) -> None:
     (choice,) = json.loads(collected.body(turn, "m"))["choices"]
     assert choice["message"]["content"] is None
     assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"city": "\u2028"}'
+
+
+@pytest.mark.parametrize("reads_json", [True, False])
+def test_a_refusal_takes_the_place_of_content_only_for_who_reads_json(turn: Turn, reads_json: bool) -> None:
+    refused = replace(turn, refused=True, reads_json=reads_json)
+    kind, other = ("refusal", "content") if reads_json else ("content", "refusal")
+    delta = Delta((1,), "", "stop", refusal="No.\u2028") if reads_json else Delta((1,), "No.\u2028", "stop")
+    rendered, collected = frames.Frames(refused, "m"), frames.Collected(1)
+    collected.add(delta)
+    (whole,) = json.loads(collected.body(refused, "m"))["choices"]
+    deltas = [decode(frame)["choices"][0]["delta"] for frame in (rendered.role(), rendered.content(delta))]
+    assert deltas == [{"role": "assistant", kind: ""}, {kind: "No.\u2028"}]
+    assert whole["message"] == {"role": "assistant", kind: "No.\u2028", other: None}
+    assert whole["finish_reason"] == "stop"
 
 
 def test_logprobs_and_reasoning_stand_where_clients_look_for_them(turn: Turn) -> None:

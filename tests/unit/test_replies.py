@@ -43,6 +43,13 @@ def test_the_engines_own_tokens_are_kept_without_what_ends_them(
     assert kept(reply(template, [*own, *ends]), template) == own
 
 
+def test_a_refusal_is_kept_as_the_same_words_would_be(template: ChatTemplate) -> None:
+    own = template.encode("No.")
+    refused = reply(template, own, text="", refusal="No.")
+    assert refused.message() == Message("assistant", "No.")
+    assert kept(refused, template, stop=["x"]) == own
+
+
 def test_an_end_in_the_middle_stays(template: ChatTemplate) -> None:
     assert kept(reply(template, [28, END, 33, END]), template) == [28, END, 33]
 

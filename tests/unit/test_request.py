@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.api.request import parse_chat_request, to_turn_request
+from server.context.template import Message
 from server.engine.protocol import Grammar
-from server.errors import BadRequest
+from server.errors import BadRequest, InvalidParameter
 from server.parts import Deployment
 from server.settings import load_settings
 
@@ -223,6 +224,26 @@ def test_parts_and_developer_become_text_and_system() -> None:
         ("system", "d"),
         ("user", "a\nb"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ({"content": None, "refusal": "No."}, "No."),
+        ({"content": "", "refusal": "No."}, "No."),
+        ({"content": "Well,", "refusal": "no."}, "Well,\nno."),
+        ({"content": "Yes.", "refusal": ""}, "Yes."),
+    ],
+)
+def test_a_refusal_that_comes_back_is_what_the_assistant_said(reply: dict[str, Any], said: str) -> None:
+    messages = [*ASK["messages"], {"role": "assistant", **reply}, *ASK["messages"]]
+    assert to_turn_request(parse(messages=messages), DEPLOYMENT).messages[1] == Message("assistant", said)
+
+
+def test_only_the_assistant_refuses() -> None:
+    with pytest.raises(InvalidParameter) as raised:
+        parse(messages=[{"role": "user", "content": "Hi", "refusal": "No."}])
+    assert raised.value.param == "messages[0].refusal"
 
 
 def test_the_deployments_defaults_fill_in() -> None:
