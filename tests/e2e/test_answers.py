@@ -153,3 +153,11 @@ async def test_the_service_tier_is_told_back_and_priority_needs_leave(
             refused = await client.post(CHAT, json=body, headers={"authorization": "Bearer key-b"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
         assert refused.json()["error"]["param"] == "service_tier"
+
+
+async def test_a_demanded_call_alone_leaves_a_refusal_in_the_content(make_settings: MakeSettings) -> None:
+    nothing_found = {"retrieval__min_score": 0.99, "retrieval__nothing_found": "refuse"}
+    async with running(make_settings(engine__tool_parser="hermes", **nothing_found)) as gateway:
+        demanded = await ask(gateway.url, question(tools=[WEATHER], tool_choice="required"))
+    assert demanded.text == gateway.parts.settings.prompt.nothing_found_reply, "nobody asked for JSON"
+    assert b'"refusal"' not in demanded.raw

@@ -282,11 +282,3 @@ async def test_only_a_refusal_of_json_is_told_apart(library: MakeSettings) -> No
                 message = answer["choices"][0]["message"]
                 assert message == {"role": "assistant", "content": content, "refusal": refusal}
                 assert answer["firstword"]["timing"]["ttft"] is not None
-
-
-async def test_a_demanded_call_alone_leaves_a_refusal_in_the_content(library: MakeSettings) -> None:
-    demanded = {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}
-    async with running(library(**FINDS, retrieval__nothing_found="refuse")) as gateway:
-        stream = await ask(gateway.url, question(NOTHING, **demanded))
-        assert stream.text == DEFAULT_LAYOUT.nothing_found_reply, "its grammar is none of the client's"
-        assert b'"refusal"' not in stream.raw
