@@ -120,7 +120,9 @@ class Ledger:
         await self.store.close()
 
     def _root(self, tenant: str, scope: str, system: str | None, tools: Sequence[dict[str, Any]]) -> bytes:
-        told = _encode([tenant, scope, _normal_text(system or ""), list(tools)])
+        # A tool's schema may hold integers of any size, which MessagePack does not take.
+        offered = msgspec.json.encode(list(tools), order="deterministic")
+        told = _encode([tenant, scope, _normal_text(system or ""), offered])
         return blake2b(self._fingerprint + told, digest_size=_KEY_BYTES).digest()
 
 

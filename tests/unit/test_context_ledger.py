@@ -152,6 +152,15 @@ def test_scope_and_tenant_do_not_run_into_each_other(ledger: Ledger) -> None:
     assert len(roots) == 4
 
 
+@pytest.mark.parametrize("most", [1, 2**64, -(2**70)])
+def test_tools_are_told_apart_whatever_numbers_their_schemas_hold(ledger: Ledger, most: int) -> None:
+    schemas = [{"maximum": most}, {"maximum": most + 1}, {"maximum": most, "type": "integer"}]
+    roots = {ledger.locate(talk("q"), "t", "", [{"parameters": schema}]).root for schema in schemas}
+    assert len(roots) == 3
+    turned = [{"parameters": {"type": "integer", "maximum": most}}]
+    assert ledger.locate(talk("q"), "t", "", turned).root in roots
+
+
 class SlowStore(MemoryStore):
     """Writes when it is let to, and tells in which order."""
 
