@@ -57,7 +57,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             timeout_graceful_shutdown=3,
         )
     )
-    server.capture_signals = _no_signals  # type: ignore[method-assign]
+    server.capture_signals = _no_signals
     serving = asyncio.create_task(server.serve())
     try:
         while app.state.gate.parts is None or not server.started:

@@ -20,7 +20,7 @@ from retrieval.store.connection import Connections
 from retrieval.store.file_store import SqliteFileStore
 from retrieval.store.put import put_document, require_fitting
 from retrieval.store.vectors_next import VectorsNext
-from retrieval.types import DEFAULT_STORE, Changes, Chunk, Document, Passage, Snapshot, Vectors
+from retrieval.types import DEFAULT_STORE, DEPLOYMENT, Changes, Chunk, Document, Passage, Snapshot, Vectors
 
 _DOCUMENT = (
     "SELECT document_id, source, filename, title, content_sha256, size_bytes, n_chunks, ingested_at, "
@@ -79,7 +79,7 @@ class SqliteStore:
         found = {}
         with self.connections.reading() as db:
             for digest in texts_sha256:
-                row = db.execute(_KNOWN_VECTOR, (digest, store_id)).fetchone()
+                row = db.execute(_KNOWN_VECTOR, (digest, DEPLOYMENT, store_id)).fetchone()
                 if row:
                     found[digest] = np.frombuffer(row[0], dtype="<f4").astype(np.float32)
         return found
@@ -184,11 +184,11 @@ class SqliteStore:
             return db.execute(f"{_PASSAGE} {where}", values).fetchall()
 
 
-# What the owner of a vector store may search: its own stores, and the deployment's (`DEPLOYMENT` is '').
+# What the owner of a vector store may search: its own stores, and the deployment's.
 _KNOWN_VECTOR = """SELECT vector FROM chunks JOIN vectors USING (key)
     JOIN documents USING (number) JOIN vector_stores USING (store_id)
     WHERE embedded_sha256 = ?
-    AND tenant IN ('', (SELECT tenant FROM vector_stores WHERE store_id = ?)) LIMIT 1"""
+    AND tenant IN (?, (SELECT tenant FROM vector_stores WHERE store_id = ?)) LIMIT 1"""
 
 _ITS_ATTACHMENT = (
     "WHERE (store_id, file_id) = (SELECT store_id, file_id FROM documents WHERE document_id = ?)"

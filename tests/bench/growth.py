@@ -88,7 +88,7 @@ def _in_a_process(options: argparse.Namespace, content: str, size: int, kind: st
 
 async def measure(data: Path, model: Path, content: str, size: int, kind: str) -> dict[str, Any]:
     vectors, queries = drawn(data, model, content, size)
-    index = FaissIndex(DIM, IndexChoice(kind))  # type: ignore[arg-type]
+    index = FaissIndex(DIM, IndexChoice(kind))
     snapshot = _FOLDER / f"snapshot-{os.getpid()}"
     keys = np.arange(size)
     before = _resident_mib()
@@ -171,7 +171,7 @@ async def _saved(index: FaissIndex, path: Path, kind: str) -> dict[str, float]:
     await index.save(path, "store", 1)
     saved = time.perf_counter()
     index.close()
-    other = FaissIndex(DIM, IndexChoice(kind))  # type: ignore[arg-type]
+    other = FaissIndex(DIM, IndexChoice(kind))
     loading = time.perf_counter()
     assert await other.load(path, "store") == 1
     loaded = time.perf_counter()

@@ -54,7 +54,7 @@ class Watch:
                 self._while_queued += not gateway.parts.admission.leaves_room(1.0)
             submit(request, inbox)
 
-        engine.submit = counted  # type: ignore[method-assign]
+        engine.submit = counted
 
     def seen(self) -> Seen:
         found = Seen(self._prewarms, self._while_queued, dict(self._told() - self._outcomes))

@@ -63,7 +63,7 @@ _numbers = iter(range(10**9))
 
 def request_for(prompt: list[int], salt: str = "", **sampling: object) -> GenerateRequest:
     options = {"max_tokens": 12} | sampling
-    return GenerateRequest(f"r{next(_numbers)}", prompt, Sampling(**options), salt)  # type: ignore[arg-type]
+    return GenerateRequest(f"r{next(_numbers)}", prompt, Sampling(**options), salt)
 
 
 async def collect(engine: Engine, request: GenerateRequest) -> list[Delta]:

@@ -71,7 +71,7 @@ class Given:
             self.queued_turns.append(gateway.parts.admission.queued_turns)
             submit(request, inbox)
 
-        engine.submit = recorded  # type: ignore[method-assign]
+        engine.submit = recorded
 
     @property
     def turns(self) -> list[list[int]]:

@@ -188,7 +188,7 @@ async def test_a_body_that_never_says_its_length_is_bounded_too(gateway: Gateway
             yield b" " * 50_000
 
     async with client_for(gateway) as client:
-        response = await client.post(CHAT, content=endless())  # type: ignore[arg-type]
+        response = await client.post(CHAT, content=endless())
     assert response.status_code == 413
 
 

@@ -57,7 +57,7 @@ async def test_a_failure_before_the_first_token_is_tried_once_more_and_nobody_no
 ) -> None:
     async with running(make_settings()) as gateway:
         whole = await ask(gateway.url, question())
-        gateway.engine.faults.append(Fault(kind))  # type: ignore[arg-type]
+        gateway.engine.faults.append(Fault(kind))
         again = await ask(gateway.url, question())
     assert_whole(again)
     assert again.text[:60] == whole.text[:60]

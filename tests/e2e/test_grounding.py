@@ -236,10 +236,10 @@ async def test_who_parses_the_answer_finds_the_refusal_apart_and_can_go_on(libra
             http_client=openai.DefaultAsyncHttpxClient(trust_env=False),
         ) as client:
             completions, asked = client.chat.completions, user(NOTHING)
-            parsed = await completions.parse(model=model, messages=[asked], response_format=Found)  # type: ignore[list-item]
+            parsed = await completions.parse(model=model, messages=[asked], response_format=Found)
             async with completions.stream(
                 model=model,
-                messages=[asked],  # type: ignore[list-item]
+                messages=[asked],
                 response_format=Found,
             ) as events:
                 told = [event.delta async for event in events if event.type == "refusal.delta"]
@@ -253,7 +253,7 @@ async def test_who_parses_the_answer_finds_the_refusal_apart_and_can_go_on(libra
                 assert choice.finish_reason == "stop"
                 await client.chat.completions.create(
                     model=model,
-                    messages=[asked, message.model_dump(), user(asked_about("bicycles"))],  # type: ignore[list-item]
+                    messages=[asked, message.model_dump(), user(asked_about("bicycles"))],
                 )
                 assert given.text().count(reply) == 1
         assert (recalled["first"], recalled["whole"]) == (2, 2), (

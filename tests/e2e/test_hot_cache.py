@@ -141,7 +141,7 @@ async def test_either_of_two_choices_can_be_gone_on_with(library: MakeSettings) 
             choices = (await client.post(CHAT, json=body)).json()["choices"]
         for choice in choices:
             said = choice["message"]["content"]
-            going_on = Talk(gateway, {}, [*body["messages"], assistant(said)])  # type: ignore[misc]
+            going_on = Talk(gateway, {}, [*body["messages"], assistant(said)])
             await going_on.say(asked_about("cheese"))
             assert goes_on(given.turns[-1], given.turns[0] + reply_tokens(gateway, said))
         assert recalled(gateway)["whole"] == 2
@@ -324,7 +324,7 @@ async def test_a_guess_does_not_bring_back_what_was_deleted_while_the_user_typed
         await prewarmed()
         delete(gateway, "bicycles.md")
         delete(gateway, "gliders.md")
-        gateway.parts.ledger.store._values.clear()  # type: ignore[attr-defined]
+        gateway.parts.ledger.store._values.clear()
         await forgetful.say(asked_about("gliders", 9))
         assert "About bicycles:" not in given.text()
         assert "About gliders:" not in given.text()

@@ -104,7 +104,7 @@ def test_a_second_turn_finds_its_prefix_in_the_cache(sdk: openai.OpenAI) -> None
         model=model,
         messages=[
             {"role": "user", "content": asked},
-            reply.model_dump(),  # type: ignore[list-item]
+            reply.model_dump(),
             {"role": "user", "content": "And which formats?"},
         ],
         max_tokens=4,
@@ -227,7 +227,7 @@ def test_a_demanded_tool_call_fits_its_schema(sdk: openai.OpenAI) -> None:
     reply = sdk.chat.completions.create(
         model=sdk.models.list().data[0].id,
         messages=[{"role": "user", "content": "What will the weather in Paris be for the next 3 days?"}],
-        tools=[tool],  # type: ignore[list-item]
+        tools=[tool],
         tool_choice="required",
         max_tokens=80,
         extra_body={"retrieval": {"enabled": False}},
@@ -247,6 +247,6 @@ def test_a_schema_that_cannot_be_kept_to_is_the_clients_error(sdk: openai.OpenAI
         sdk.chat.completions.create(
             model=sdk.models.list().data[0].id,
             messages=[{"role": "user", "content": "Hello"}],
-            response_format=bad,  # type: ignore[arg-type]
+            response_format=bad,
         )
     assert raised.value.param == "response_format"

@@ -314,7 +314,7 @@ async def test_a_refusal_names_the_field_and_changes_nothing(make_settings: Make
             ({"data": {"purpose": "assistants"}, "files": {"file": ("a.txt", b"x" * 4_001)}}, "file", 413),
             ({"data": {"purpose": "assistants"}, "files": {"file": ("a.txt", b"x" * 400_000)}}, "file", 413),
         ]:
-            response = await client.post(FILES, **form)  # type: ignore[arg-type]
+            response = await client.post(FILES, **form)
             assert (response.status_code, response.json()["error"]["param"]) == (status, param), response.text
         assert (await client.post(FILES, json={})).status_code == 400
         assert len((await client.get(FILES)).json()["data"]) == 1

@@ -197,7 +197,7 @@ async def closed_loop(port: int, body: dict[str, Any], n_clients: int, seconds: 
         nonlocal n_finished
         while (now := perf_counter()) < stop_at:
             shot = Shot(request, now)
-            await asyncio.get_running_loop().create_connection(lambda shot=shot: shot, "127.0.0.1", port)  # type: ignore[misc]
+            await asyncio.get_running_loop().create_connection(lambda shot=shot: shot, "127.0.0.1", port)
             await shot.over()
             assert shot.first_text_at is not None, b"".join(shot.pieces)
             n_finished += begin_at <= perf_counter() <= stop_at

@@ -95,7 +95,7 @@ class StagedEngine(SimulatedEngine):
         super().__init__(settings.engine, vocabulary)
         stage.vocabulary = vocabulary
         self._stage = stage
-        self.script = stage  # type: ignore[assignment]
+        self.script = stage
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         part = self._stage.part_of(request)

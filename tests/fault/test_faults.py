@@ -86,7 +86,7 @@ def make_turn(case: int, position: int, source: Random) -> Turn:
 
 def random_fault(source: Random, longest: int) -> Fault:
     kind = source.choices(("raise", "stall", "die"), (5, 3, 2))[0]
-    return Fault(kind, 0 if source.random() < 0.3 else source.randint(0, longest))  # type: ignore[arg-type]
+    return Fault(kind, 0 if source.random() < 0.3 else source.randint(0, longest))
 
 
 def random_plan(source: Random) -> Plan:
@@ -94,7 +94,7 @@ def random_plan(source: Random) -> Plan:
     return Plan(
         slice_bytes=(1, source.choice((5, 100, 4_000))),
         slices=400,
-        mishap=mishap,  # type: ignore[arg-type]
+        mishap=mishap,
         after_bytes=source.choice((0, source.randint(0, 800), source.randint(0, 20_000))),
         stall_s=source.choice((0.05, 0.5, None)) if mishap == "stall" else None,
     )

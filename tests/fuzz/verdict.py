@@ -48,7 +48,7 @@ def _success_faults(response: Response, media_type: str) -> list[str]:
         if media_type == "application/json":
             json.loads(response.body)
         elif media_type == "text/event-stream":
-            stream = take_apart(200, response.headers, response.body)  # type: ignore[arg-type]
+            stream = take_apart(200, response.headers, response.body)
             assert stream.done, "the stream has no end"
     except (ValueError, AssertionError) as error:
         return [f"a {media_type} that is none: {error!r}"]

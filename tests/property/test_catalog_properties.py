@@ -111,4 +111,4 @@ def test_selections_beyond_the_most_are_made_anew_and_equal() -> None:
     catalog = Catalog([Entry(number, "a", {"n": float(number)}) for number in range(100)])
     scopes = [Scope(("a",), Comparison("eq", "n", float(number))) for number in range(100)]
     for scope in scopes * 2:
-        assert selected(catalog.select(scope)) == {int(scope.filter.value)}  # type: ignore
+        assert selected(catalog.select(scope)) == {int(scope.filter.value)}

@@ -144,9 +144,9 @@ class Operations:
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_random_operations_find_what_numpy_finds(seed: int):
     choice = (
-        IndexChoice("flat", **LEAST)  # type: ignore[arg-type]
+        IndexChoice("flat", **LEAST)
         if seed == 1
-        else IndexChoice(device="cpu", flat_below=200, ivf_above=400, **LEAST)  # type: ignore[arg-type]
+        else IndexChoice(device="cpu", flat_below=200, ivf_above=400, **LEAST)
     )
     index = FaissIndex(DIM, choice)
     operations = Operations(seed, index)

@@ -38,6 +38,6 @@ def test_no_two_errors_share_a_code() -> None:
 
 
 def test_exit_codes_are_unique_and_not_zero() -> None:
-    codes = [cls.exit_code for cls in tree(SetupError)]  # type: ignore[attr-defined]
+    codes = [cls.exit_code for cls in tree(SetupError)]
     assert len(codes) == len(set(codes))
     assert 0 not in codes

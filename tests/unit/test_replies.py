@@ -26,7 +26,7 @@ def reply(
         made.add(Delta((token_id,), ""), Delta((token_id,), ""))
     said = template.decode([it for it in token_ids if it not in ENDS]) if text is None else text
     last = tuple(token_ids[-1:])
-    made.add(Delta(last, said, finish_reason), Delta(last, said, finish_reason, **told))  # type: ignore[arg-type]
+    made.add(Delta(last, said, finish_reason), Delta(last, said, finish_reason, **told))
     return made
 
 

@@ -246,7 +246,7 @@ def test_changes_are_seen_from_the_first_set_on(tmp_path: Path) -> None:
     seen: set[str] = set()
     while not expected <= seen:
         seen |= next(changes)
-    changes.close()  # type: ignore[attr-defined]
+    changes.close()
 
 
 class InterruptedFinaliser:

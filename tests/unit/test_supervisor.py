@@ -31,7 +31,7 @@ class Engines:
             async def fail() -> None:
                 raise EngineDead("no memory")
 
-            engine.start = fail  # type: ignore[method-assign]
+            engine.start = fail
         return engine
 
 

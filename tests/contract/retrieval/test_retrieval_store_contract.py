@@ -390,7 +390,7 @@ def test_a_snapshot_stays_as_it_is(store: DocumentStore):
 
 
 def test_an_identity_is_the_stores_own(store: DocumentStore, tmp_path: Path):
-    other = type(store)(tmp_path / "other.db")  # type: ignore[call-arg]
+    other = type(store)(tmp_path / "other.db")
     assert store.identity() == store.identity() != other.identity()
     other.close()
 

@@ -97,7 +97,7 @@ def test_another_seed_gives_other_times() -> None:
 )
 def test_values_that_make_no_process_are_errors(fields: dict[str, object], reason: str) -> None:
     with pytest.raises(OptionError, match=reason):
-        Arrivals(**fields)  # type: ignore[arg-type]  # what a command line may pass
+        Arrivals(**fields)  # what a command line may pass
 
 
 def test_a_trace_is_replayed_at_its_speed() -> None:

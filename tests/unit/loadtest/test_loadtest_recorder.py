@@ -224,7 +224,7 @@ async def test_a_response_left_open_after_done_is_waited_for_one_second(
 
     def at_once(delay: float, callback: object, *arguments: object) -> asyncio.TimerHandle:
         waits.append(delay)
-        return call_later(0, callback, *arguments)  # type: ignore[arg-type]  # it is passed on as it came
+        return call_later(0, callback, *arguments)  # it is passed on as it came
 
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: _Loop(loop, at_once))
     recorder = record((0.1, token("a") + STOP + DONE), (0.2, b": still here\n\n"))

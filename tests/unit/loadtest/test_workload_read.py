@@ -182,4 +182,4 @@ def test_when_the_kind_is_named_then_the_suffix_does_not_matter(
 
 def test_an_unknown_kind_is_an_error_that_lists_the_kinds(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="auto, questions, conversations, sharegpt, trace"):
-        read_workload(write(tmp_path, "q.txt", "a"), "csv")  # type: ignore[arg-type]  # what a command line may pass
+        read_workload(write(tmp_path, "q.txt", "a"), "csv")  # what a command line may pass

@@ -77,7 +77,7 @@ def test_a_gpu_that_is_not_there_is_refused(choice: IndexChoice):
 @pytest.mark.parametrize("kind", ["pq", "ivf", "hnsw"])
 async def test_structures_find_nearly_all_within_any_selection(kind: str):
     content = rows(0, 2_000, n_documents=400)
-    index = FaissIndex(DIM, IndexChoice(kind, scanned_below=0, probed_share=0.4))  # type: ignore[arg-type]
+    index = FaissIndex(DIM, IndexChoice(kind, scanned_below=0, probed_share=0.4))
     await index.replace([content])
     await index.settled()
     assert index.kind == kind
@@ -194,8 +194,8 @@ async def test_calls_that_wait_together_are_made_together_and_in_order():
     held = threading.Event()
 
     def run(arguments: object) -> list[object]:
-        made.append(list(arguments))  # type: ignore[call-overload]
-        return list(arguments)  # type: ignore[call-overload]
+        made.append(list(arguments))
+        return list(arguments)
 
     try:
         blocked = asyncio.create_task(owner.call(lambda: held.wait(10)))

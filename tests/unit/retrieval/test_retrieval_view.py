@@ -135,7 +135,7 @@ async def test_a_snapshot_holds_its_version_and_nothing_newer(
     put(store, "a", "words of a")
     async with retriever_of(store, snapshot=snapshot) as retriever:
         view, let = retriever.view, asyncio.Event()
-        change = view.lexical.change  # type: ignore[union-attr]
+        change = view.lexical.change
 
         async def held(*changes: Any) -> None:
             await let.wait()

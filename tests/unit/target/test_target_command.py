@@ -74,7 +74,7 @@ def test_when_it_is_told_to_stop_then_it_exits_with_0_and_a_whole_log(tmp_path: 
 )
 def test_a_mistake_is_told_with_its_option(options: dict[str, object], said: str) -> None:
     with pytest.raises(SetupError) as raised:
-        target(**options)  # type: ignore[arg-type]  # the options by name
+        target(**options)  # the options by name
     assert said in raised.value.message
     assert raised.value.next_step
 

@@ -16,8 +16,8 @@ def llm(ask: Ask, **fields: Any) -> ChatOpenAI:
     return ChatOpenAI(
         model=ask.model,
         base_url=ask.base_url,
-        api_key=ask.api_key,  # type: ignore[arg-type]
-        max_tokens=ask.max_tokens,  # type: ignore[call-arg]
+        api_key=ask.api_key,
+        max_tokens=ask.max_tokens,
         **fields,
     )
 
