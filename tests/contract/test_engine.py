@@ -146,30 +146,6 @@ async def test_another_salt_shares_nothing(engine: Engine, prompt: list[int]) ->
     assert other[0].prefill.cached_tokens == 0
 
 
-@pytest.mark.engine
-@pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("engine", ["embedded"], indirect=True)
-async def test_timing_tells_nobody_what_was_prompted_under_another_salt(
-    engine: Engine, prompt: list[int]
-) -> None:
-    """Whoever sends the same prompt waits as long as if it had never been computed; under its own salt it is quick."""
-    long_prompt = prompt * 6
-
-    async def prefill_s(salt: str) -> tuple[float, int]:
-        (first, *_) = await collect(engine, request_for(long_prompt, salt=salt, max_tokens=1))
-        assert first.prefill is not None
-        return first.prefill.first_token_at - first.prefill.scheduled_at, first.prefill.cached_tokens
-
-    _, cached = await prefill_s("mine, long")
-    assert cached == 0
-    warm_s, cached = await prefill_s("mine, long")
-    block_size = engine.limits.block_size
-    assert cached == (len(long_prompt) - 1) // block_size * block_size
-    theirs_s, cached = await prefill_s("theirs, long")
-    assert cached == 0
-    assert theirs_s > 3 * warm_s
-
-
 async def test_greedy_answers_are_the_same_twice(engine: Engine, prompt: list[int]) -> None:
     first, second = [await collect(engine, request_for(prompt, salt="greedy")) for _ in range(2)]
     # The simulated engine's text names the cached tokens; the number of tokens is what both share.
