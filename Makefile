@@ -4,6 +4,7 @@
 # make check   format, lint, types, import contracts
 # make bench   the gateway beside others; make bench-engine: beside vLLM's own server
 # make bench-order, bench-contextpilot: the hot cache, counted on real conversations; bench-prewarm: type-ahead under load
+# make bench-salts    what the first token's time tells of another tenant's prompts
 # make bench-retrieval  search at 100,000 chunks and growth to a million; bench-ingest, bench-poison
 # make bench-self     the load tester's own error; make bench-testers: beside other load testers
 # Extras: EXTRA=gpu make serve CONFIG=configs/gpu.toml
@@ -25,7 +26,7 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test coverage check fault crash retrieval-full bench-retrieval bench-ingest bench-poison fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-contextpilot redis setup models browser clients lock lock-clients clean
+.PHONY: serve test coverage check fault crash retrieval-full bench-retrieval bench-ingest bench-poison fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-salts bench-contextpilot redis setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
@@ -96,6 +97,9 @@ bench-order: setup models
 
 bench-prewarm: setup models
 	@PYTHONPATH=tests $(BIN)/python -m bench.prewarm $(BENCH_ARGS)
+
+bench-salts: setup models
+	@PYTHONPATH=tests $(BIN)/python -m bench.salts $(BENCH_ARGS)
 
 bench-contextpilot: setup models $(BENCH)/contextpilot/.installed
 	@PYTHONPATH=tests $(BIN)/python -m bench.contextpilot $(BENCH_ARGS)
