@@ -26,16 +26,25 @@ TORCH_BACKEND := $(if $(PIP_FIND_LINKS),,$(if $(filter cpu,$(EXTRA)),--torch-bac
 # Without compiled bytecode vLLM takes twice as long to import, in each of its three processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test coverage check fault crash retrieval-full bench-retrieval bench-ingest bench-poison fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-salts bench-contextpilot redis setup models browser clients lock lock-clients clean
+.PHONY: serve test test-engine test-rest coverage check fault crash retrieval-full bench-retrieval bench-ingest bench-poison fuzz fuzz-tools bench bench-engine bench-self bench-testers bench-order bench-prewarm bench-salts bench-contextpilot redis setup models browser clients lock lock-clients clean
 
 serve: setup
 	@$(BIN)/firstword serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
-# What needs nothing but a core runs on two; what starts servers, engines and browsers has the machine to itself.
+# What needs nothing but a core runs on two. Then what needs the real engine runs beside the rest, since most of its
+# time is three starts; what measures and breaks comes last, when it has the machine to itself.
 ALONE := tests/unit tests/property tests/contract/retrieval
+REST := tests/e2e/ $(filter-out tests/e2e/ $(ALONE:%=%/),$(wildcard tests/*/))
 test: setup models browser clients fuzz-tools redis
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE) $(PYTEST_ARGS)
-	@$(BIN)/python -m pytest tests $(ALONE:%=--ignore=%) $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory -j2 test-engine test-rest
+
+test-engine:
+	@$(BIN)/python -m pytest -m engine $(REST) --ignore=tests/contract/retrieval $(PYTEST_ARGS) > var/test-engine.log 2>&1; \
+		status=$$?; cat var/test-engine.log; exit $$status
+
+test-rest:
+	@$(BIN)/python -m pytest -m "not engine" $(REST) --ignore=tests/contract/retrieval $(PYTEST_ARGS)
 
 coverage: setup models browser clients fuzz-tools redis
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
