@@ -12,30 +12,36 @@ export class Announcer {
   #gathering = 0;
   #forgetting = 0;
 
+  /** What is still being gathered goes ahead of it, and so does not take its place a moment later. */
   say = (text) => {
-    this.#node.textContent = text;
-    clearTimeout(this.#forgetting);
-    this.#forgetting = setTimeout(() => (this.#node.textContent = ""), SAID_FOR_MS);
+    this.#tell([this.#gathered(), text].filter(Boolean).join(" "));
   };
 
   /** A file is done, or has failed; `view` as in its row. */
   ended(view) {
     this.#ended.push(view);
-    this.#gathering ||= setTimeout(() => this.#sayEnded(), GATHERED_MS);
+    this.#gathering ||= setTimeout(() => this.#tell(this.#gathered()), GATHERED_MS);
   }
 
-  #sayEnded() {
+  #tell(text) {
+    this.#node.textContent = text;
+    clearTimeout(this.#forgetting);
+    this.#forgetting = setTimeout(() => (this.#node.textContent = ""), SAID_FOR_MS);
+  }
+
+  #gathered() {
     const ended = this.#ended;
     this.#ended = [];
+    clearTimeout(this.#gathering);
     this.#gathering = 0;
+    if (ended.length === 0) return "";
     if (ended.length === 1) {
       const [{ name, label, meta, note }] = ended;
-      this.say(`${plainName(name)}: ${label}. ${plainName(note || meta)}`);
-      return;
+      return `${plainName(name)}: ${label}. ${plainName(note || meta)}`.replace(/[^.!?]$/, "$&.");
     }
     const nFailed = ended.filter(({ state }) => state === "failed").length;
     const parts = [`${plural(ended.length - nFailed, "file")} done`];
     if (nFailed > 0) parts.push(`${nFailed} failed`);
-    this.say(`${parts.join(", ")}.`);
+    return `${parts.join(", ")}.`;
   }
 }

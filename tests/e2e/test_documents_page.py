@@ -187,7 +187,10 @@ def test_removed_file_is_not_found_and_can_be_added_again(page: Page) -> None:
     row_of(page, "returns.md").get_by_role("button", name="Remove").click()
     dialog.get_by_role("button", name="Remove").click()
     expect(row_of(page, "returns.md")).to_have_count(0)
-    expect(page.get_by_role("status").filter(has_text="returns.md was removed.")).to_have_count(1)
+    said = page.get_by_role("status").filter(has_text="returns.md was removed.")
+    expect(said).to_have_count(1)
+    page.wait_for_timeout(1_500)  # what ended before it is told within a second, and not in its place
+    expect(said).to_have_count(1)
     expect(search(page, "returned within 45 days")).to_have_count(1)
 
     page.get_by_text("Uploaded files that are not in this store").click()
