@@ -2,7 +2,7 @@
 
 A prompt that was computed under one cache salt is sent again under the same one, under a salt of its own, and beside
 them a prompt of the same length that nobody ever sent, in turn. Where salts keep tenants apart, the second and the
-third cannot be told apart. About two minutes.
+third cannot be told apart. About five minutes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def measure(n_rounds: int) -> dict[str, list[float]]:
     engine = EmbeddedEngine(load_settings(PROJECT_ROOT / "configs" / "default.toml").engine, str(CHAT_MODEL))
     await engine.start()
     took_ms: dict[str, list[float]] = {SAME: [], OTHER: [], NEVER: []}
-    known = draw(-1)
+    known = draw(n_rounds)
     try:
         for _ in range(2):
             await prefill_ms(engine, "known", known, "tenant")
