@@ -40,11 +40,11 @@ test: setup models browser clients fuzz-tools redis
 	@$(MAKE) --no-print-directory -j2 test-engine test-rest
 
 test-engine:
-	@$(BIN)/python -m pytest -m engine $(REST) --ignore=tests/contract/retrieval $(PYTEST_ARGS) > var/test-engine.log 2>&1; \
+	@$(BIN)/python -m pytest -m engine $(REST) $(ALONE:%=--ignore=%) $(PYTEST_ARGS) > var/test-engine.log 2>&1; \
 		status=$$?; cat var/test-engine.log; exit $$status
 
 test-rest:
-	@$(BIN)/python -m pytest -m "not engine" $(REST) --ignore=tests/contract/retrieval $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not engine" $(REST) $(ALONE:%=--ignore=%) $(PYTEST_ARGS)
 
 coverage: setup models browser clients fuzz-tools redis
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)

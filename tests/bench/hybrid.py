@@ -25,7 +25,7 @@ import numpy as np
 
 from bench.conditions import conditions
 from bench.process import BENCH_DIR
-from bench.report import Lines, Sheet, markdown, open_console, show
+from bench.report import Lines, Sheet, keep, open_console, show
 from retrieval.embed.spec import SentenceTransformerEmbedder
 from retrieval.ingest.chunk import chunk
 from retrieval.search.retriever import Retriever
@@ -261,10 +261,9 @@ def main() -> None:
     sheets = [sheet(found)]
     where = conditions()
     show(open_console(), sheets, where)
-    BENCH_DIR.mkdir(parents=True, exist_ok=True)
+    keep("hybrid", sheets, where)
     document = {"conditions": where, **found}
     (BENCH_DIR / "hybrid.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    (BENCH_DIR / "hybrid.md").write_text(markdown(sheets, where), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,7 +22,7 @@ import numpy as np
 
 from bench.conditions import conditions
 from bench.process import BENCH_DIR, Server, end_in_order, free_port
-from bench.report import Lines, Sheet, markdown, open_console, show
+from bench.report import Lines, Sheet, keep, open_console, show
 from server.settings import PROJECT_ROOT
 
 ORDER = (False, True, True, False)
@@ -181,8 +180,8 @@ def main() -> None:
     sheets = [sheet(phases)]
     show(open_console(), sheets, where)
     document: dict[str, Any] = {"conditions": where, "phases": [asdict(phase) for phase in phases]}
+    keep("ingest", sheets, where)
     (BENCH_DIR / "ingest.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    Path(BENCH_DIR / "ingest.md").write_text(markdown(sheets, where), encoding="utf-8")
 
 
 if __name__ == "__main__":

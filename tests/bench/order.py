@@ -24,8 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bench.conditions import conditions
-from bench.process import BENCH_DIR
-from bench.report import Lines, Sheet, markdown, open_console, show
+from bench.report import Lines, Sheet, keep, open_console, show
 from retrieval.embed.spec import SentenceTransformerEmbedder
 from server.context.order import SharedOrder
 from server.context.template import ChatTemplate, Message
@@ -383,9 +382,7 @@ def main() -> None:
     )
     found = [ways_sheet(bench, arguments.margin), cache_sheet(bench), margin_sheet(bench), time_sheet(bench)]
     show(console, found, before)
-    written = BENCH_DIR / "order.md"
-    written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text(markdown(found, before), encoding="utf-8")
+    keep("order", found, before)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ import numpy as np
 
 from bench.conditions import conditions
 from bench.gateway import cores
-from bench.process import BENCH_DIR, end_in_order
-from bench.report import Lines, Sheet, markdown, open_console, show
+from bench.process import end_in_order
+from bench.report import Lines, Sheet, keep, open_console, show
 from bench.watched import PREFILL_TOKENS_PER_S, SLOTS, TOKEN_INTERVAL_MS, Seen, Server, serving
 from server.settings import PROJECT_ROOT
 
@@ -231,9 +231,7 @@ def main() -> None:
         phases = asyncio.run(measure(server, rates_per_s, arguments.seconds, arguments.typists))
     found = sheets(phases, shares)
     show(open_console(), found, before)
-    written = BENCH_DIR / "prewarm.md"
-    written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text(markdown(found, before), encoding="utf-8")
+    keep("prewarm", found, before)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.frames import Rendering
 from bench.gateway import SWEEP_LIMIT
+from bench.process import BENCH_DIR
 from bench.summary import Row, SweepPoint
 
 _STREAM_COLUMNS = (
@@ -94,6 +95,12 @@ def show(console: Console, found: Iterable[Sheet], conditions: dict[str, Any]) -
 def markdown(found: Iterable[Sheet], conditions: dict[str, Any]) -> str:
     facts = "".join(f"- {name}: {value}\n" for name, value in conditions.items())
     return "\n".join([*(sheet.markdown() for sheet in found), facts])
+
+
+def keep(name: str, found: Iterable[Sheet], conditions: dict[str, Any]) -> None:
+    """As Markdown, in the folder of what was measured."""
+    BENCH_DIR.mkdir(parents=True, exist_ok=True)
+    (BENCH_DIR / f"{name}.md").write_text(markdown(found, conditions), encoding="utf-8")
 
 
 def number(value: float | None, digits: int = 0) -> str:

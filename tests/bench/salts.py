@@ -16,8 +16,7 @@ import numpy as np
 from rich.progress import track
 
 from bench.conditions import conditions
-from bench.process import BENCH_DIR
-from bench.report import Lines, Sheet, markdown, open_console, show
+from bench.report import Lines, Sheet, keep, open_console, show
 from server.engine.embedded import EmbeddedEngine
 from server.engine.protocol import GenerateRequest, Sampling
 from server.settings import PROJECT_ROOT, load_settings
@@ -83,9 +82,7 @@ def main() -> None:
     before = conditions()
     found = [sheet(asyncio.run(measure(arguments.rounds)))]
     show(console, found, before)
-    written = BENCH_DIR / "salts.md"
-    written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text(markdown(found, before), encoding="utf-8")
+    keep("salts", found, before)
 
 
 if __name__ == "__main__":
